@@ -1,0 +1,51 @@
+# `make help` lists what there is. Everything runs from .venv, which `setup` makes from the
+# locked requirements; a stamp file is written after an install that succeeded, so an
+# interrupted one is done again and an unchanged one costs nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r
+CREATED := $(VENV)/.created
+RUN_STAMP := $(VENV)/.locked-run
+DEV_STAMP := $(VENV)/.locked-dev
+UV_VERSION := 0.13.9
+
+.DEFAULT_GOAL := help
+# Two installs at once into one environment do not get along.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: $(RUN_STAMP) ## Make .venv with the locked dependencies (run and test call it)
+
+.PHONY: setup-dev
+setup-dev: $(DEV_STAMP) ## The same with what tests and checks need
+
+.PHONY: lock
+lock: $(CREATED) ## Resolve pyproject.toml into requirements/*.txt, with hashes
+	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--upgrade pyproject.toml --group run -o requirements/run.txt
+	$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--upgrade pyproject.toml --group dev -c requirements/run.txt -o requirements/dev.txt
+
+# --clear: a folder that was left half made is made anew.
+$(CREATED):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Keystay needs Python 3.11 or newer; name one with: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(RUN_STAMP): requirements/run.txt $(CREATED)
+	$(PIP_INSTALL) $<
+	@touch $@
+
+# dev.txt contains run.txt, so this stamp serves for both.
+$(DEV_STAMP): requirements/dev.txt $(CREATED)
+	$(PIP_INSTALL) $<
+	@touch $(RUN_STAMP) $@
