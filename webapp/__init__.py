@@ -1,0 +1,44 @@
+"""Keystay keeps a team's API keys. `create_app` wires the parts together and nothing more."""
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from webapp import cli, db, extensions, log
+from webapp.config import ROOT, Settings, load_environ
+from webapp.services import keyring
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return the application for `settings`, by default those of the environment.
+
+    Raises ConfigError when a setting is missing or invalid. Does not touch the database.
+    """
+    settings = settings or Settings.from_environ(load_environ())
+    log.configure(settings.log_format)
+    app = Flask(
+        __name__, template_folder=str(ROOT / "templates"), static_folder=str(ROOT / "static")
+    )
+    app.extensions["keystay_settings"] = settings
+    app.config.from_mapping(
+        SECRET_KEY=settings.secret_key,
+        TRUSTED_HOSTS=list(settings.trusted_hosts) or None,
+        MAX_CONTENT_LENGTH=256 * 1024,
+        MAX_FORM_MEMORY_SIZE=256 * 1024,
+        MAX_FORM_PARTS=100,
+        SESSION_COOKIE_NAME="__Host-keystay" if settings.cookie_secure else "keystay",
+        SESSION_COOKIE_SECURE=settings.cookie_secure,
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        WTF_CSRF_TIME_LIMIT=None,
+        **db.engine_settings(settings.database_url),
+    )
+    if settings.trusted_proxies:
+        hops = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
+        )
+    db.init_app(app)
+    keyring.init_app(app, settings)
+    extensions.init_app(app)
+    cli.init_app(app)
+    return app

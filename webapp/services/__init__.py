@@ -1,0 +1,1 @@
+"""The use cases. The outermost public call owns one transaction, its audit event included."""
