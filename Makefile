@@ -10,6 +10,8 @@ CREATED := $(VENV)/.created
 RUN_STAMP := $(VENV)/.locked-run
 DEV_STAMP := $(VENV)/.locked-dev
 UV_VERSION := 0.13.9
+# Test processes side by side.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 # Two installs at once into one environment do not get along.
@@ -19,6 +21,26 @@ UV_VERSION := 0.13.9
 .PHONY: help
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: run
+run: $(RUN_STAMP) ## Run all of Keystay on http://127.0.0.1:8000 (PORT=8001 make run for another)
+	@exec $(PY) -m devserver
+
+.PHONY: test
+test: $(DEV_STAMP) ## Run all tests (pytest's options: make test ARGS="-k keys -x")
+	@.ci/chromium $(PY)
+	$(PY) -m pytest -n $(JOBS) $(ARGS)
+
+# Tests come last, so that the output ends with pytest's closing line.
+.PHONY: sure
+sure: lint test ## Check format, lint, types and import contracts, then run all tests
+
+.PHONY: lint
+lint: $(DEV_STAMP) ## The checks without the tests
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(BIN)/lint-imports
 
 .PHONY: setup
 setup: $(RUN_STAMP) ## Make .venv with the locked dependencies (run and test call it)

@@ -1,0 +1,55 @@
+"""gunicorn's defaults for Keystay: `gunicorn wsgi:app` reads this file by itself.
+
+Options on the command line and in GUNICORN_CMD_ARGS win over it.
+"""
+
+import os
+from typing import Any
+
+from gunicorn.http import wsgi
+
+bind = f"127.0.0.1:{os.environ.get('PORT') or '8000'}"
+workers = int(os.environ.get("WEB_CONCURRENCY") or "2")
+worker_class = "gthread"
+threads = 4
+
+# The application is made once, before the fork: a start that it refuses (exit code 2) ends the
+# server, where workers of their own would be started again for ever.
+preload_app = True
+
+timeout = 60
+graceful_timeout = 30
+# Short: with threads one worker can gather most of the connections that are kept open.
+keepalive = 2
+# A heartbeat file on a slow disk blocks the worker that touches it.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+
+# Which proxies are believed is TRUSTED_PROXIES alone (webapp/__init__.py); gunicorn believes none.
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
+
+# Requests are logged by the application, with a request id and without query strings.
+accesslog = None
+control_socket_disable = True
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Close the connections that preloading opened: a socket must not have two owners."""
+    # gunicorn reads this file before it puts the checkout on the path.
+    from webapp.db import dispose_engines
+
+    dispose_engines(server.app.wsgi())
+
+
+def _without_server(headers: list[str]) -> list[str]:
+    return [header for header in headers if not header.startswith("Server:")]
+
+
+# gunicorn has no option for it. ASVS 13.4.6: an answer does not name its software.
+_default_headers = wsgi.Response.default_headers
+wsgi.Response.default_headers = lambda response: _without_server(_default_headers(response))
