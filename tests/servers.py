@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql
 
 _START_SECONDS = 60.0
+_ROOM = 2 << 30
 _FAST = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -33,8 +34,7 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ks-pg-", dir="/tmp"))
-        self._data = self._folder / "data"
-        self._data.mkdir()
+        self._data = Path(tempfile.mkdtemp(prefix="ks-pg-data-", dir=_data_root()))
         package = _package()
         self._as_user: dict[str, object] = {}
         if os.geteuid() == 0:
@@ -80,6 +80,7 @@ class PostgresServer:
             except subprocess.TimeoutExpired:
                 self._process.send_signal(signal.SIGQUIT)
                 self._process.wait()
+        shutil.rmtree(self._data, ignore_errors=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def url(self, database: str) -> str:
@@ -120,6 +121,14 @@ class PostgresServer:
             cwd=self._folder,
             **self._as_user,
         )  # fmt: skip
+
+
+def _data_root() -> str:
+    """Return a folder in memory if there is room: databases are copied in 12 ms there, not 70."""
+    memory = Path("/dev/shm")
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= _ROOM:
+        return str(memory)
+    return "/tmp"
 
 
 def _package() -> Path:
