@@ -4,8 +4,10 @@ Options on the command line and in GUNICORN_CMD_ARGS win over it.
 """
 
 import os
+import sys
 from typing import Any
 
+from gunicorn import glogging
 from gunicorn.http import wsgi
 
 bind = f"127.0.0.1:{os.environ.get('PORT') or '8000'}"
@@ -33,14 +35,46 @@ forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
+
+class ApplicationLog(glogging.Logger):  # type: ignore[misc]
+    """Hands gunicorn's messages to the application's log, so that there is one format."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
+logger_class = ApplicationLog
 # Requests are logged by the application, with a request id and without query strings.
 accesslog = None
 control_socket_disable = True
 
 
+def on_starting(server: Any) -> None:
+    """End the server with exit code 2 before it listens when its master keys are refused.
+
+    A database that cannot be asked is no reason to stay down: /readyz says so until it answers.
+    """
+    # gunicorn reads this file before it puts the checkout on the path.
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from webapp.config import ConfigError
+    from webapp.services.keyring import KeyringRefused, check_keyring
+
+    try:
+        with server.app.wsgi().app_context():
+            check_keyring()
+    except (ConfigError, KeyringRefused) as error:
+        print(f"keystay: {error}", file=sys.stderr)
+        sys.exit(2)
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", error)).partition("\n")[0]
+        server.log.warning("The database cannot be asked about the master keys yet: %s", reason)
+
+
 def pre_fork(server: Any, worker: Any) -> None:
     """Close the connections that preloading opened: a socket must not have two owners."""
-    # gunicorn reads this file before it puts the checkout on the path.
     from webapp.db import dispose_engines
 
     dispose_engines(server.app.wsgi())

@@ -14,6 +14,7 @@ from devserver.supervisor import Supervisor
 from webapp import create_app
 from webapp.config import ROOT, ConfigError, Settings, load_environ
 from webapp.db import dispose_engines
+from webapp.services.keyring import KeyringRefused, check_keyring
 from webapp.services.setup import setup_token
 
 HOST = "127.0.0.1"
@@ -32,7 +33,7 @@ def main() -> int:
         port = _port(environ.get("PORT", "8000"))
         _refuse_taken(port)
         return _run(Settings.from_environ(environ, ROOT), environ | {"PORT": str(port)}, port)
-    except ConfigError as error:
+    except (ConfigError, KeyringRefused) as error:
         print(f"keystay: {error}", file=sys.stderr)
         return 2
     except (PortTaken, NoRedis) as error:
@@ -80,9 +81,13 @@ def _refuse_taken(port: int) -> None:
 
 
 def _prepare(app: Flask) -> str | None:
-    """Bring the database up to date; return the setup token while there is no account."""
+    """Bring the database up to date; return the setup token while there is no account.
+
+    The master keys are checked here first: web and worker would both refuse them.
+    """
     with app.app_context():
         upgrade()
+        check_keyring()
         token = setup_token()
     dispose_engines(app)
     return token
