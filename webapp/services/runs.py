@@ -1,0 +1,368 @@
+"""Long jobs: who works on them, how far they got, how they ended.
+
+The row in `runs` is the truth, the queue only wakes a worker up. Whoever works holds a lease. Each
+taking counts `lease_token` up, and everything a run writes is conditional on the token (a fencing
+token): a process that was stopped or cut off and comes back after another one took over writes
+nothing more. The clock decides only when somebody may take over, never who may write.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
+
+from webapp import queues
+from webapp.clock import now
+from webapp.db import after_commit, db, transaction
+from webapp.models import Run
+from webapp.services import audit
+from webapp.services.errors import ServiceError
+
+LEGACY_IMPORT: Final = "legacy_import"
+CONSISTENCY_CHECK: Final = "consistency_check"
+
+LEASE: Final = timedelta(seconds=30)
+"""How long a silent worker is waited for; with the schedule's round a successor starts within 60 s
+of a death. A batch that takes longer is safe, as long as nobody has taken over."""
+_RENEW_SECONDS: Final = 5.0
+PAGE_SIZE: Final = 50
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    job: str
+    """What the worker calls with the run's id."""
+    requested: str
+    """The audit event when a person asks for it."""
+
+
+_KINDS: Final = {
+    LEGACY_IMPORT: _Kind("webapp.jobs.legacy.run_import", "legacy.import_requested"),
+    CONSISTENCY_CHECK: _Kind("webapp.jobs.legacy.run_check", "legacy.check_requested"),
+}
+
+
+class NotAvailable(ServiceError):
+    """The run cannot be taken: another worker holds its lease, or it has ended."""
+
+    message = "Another worker is doing this right now; its progress is on the admin page."
+
+
+class LeaseLost(ServiceError):
+    """Another worker has taken the run over; what was about to be written is not."""
+
+    message = "Another worker has taken this over."
+
+
+class Interrupted(ServiceError):
+    """The process was asked to end; the run was handed back and the next worker goes on with it."""
+
+    message = "The worker is shutting down; the next one goes on from here."
+
+
+class Lease:
+    """The right to work on a run, and where to begin: the state of the run when it was taken.
+
+    `cursor`, `counts`, `report`, `total` and `source` are what the last checkpoint wrote, so that a
+    run that was interrupted goes on behind it. Not for several threads.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run_id = run.id
+        self.kind = run.kind
+        self.token = run.lease_token
+        self.source = run.source
+        self.cursor = run.cursor
+        self.total = run.total
+        self.counts: Mapping[str, int] = dict(run.counts)
+        self.report: Mapping[str, Any] = dict(run.report)
+        self._written_at = time.monotonic()
+
+    def checkpoint(
+        self,
+        session: Session,
+        *,
+        cursor: int | None = None,
+        counts: Mapping[str, int] | None = None,
+        total: int | None = None,
+        source: str | None = None,
+        report: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store how far the run is and renew the lease, in the batch's own `transaction()`.
+
+        Call it last in the batch: the row stays locked until the commit. What is None stays as it
+        is. Raises LeaseLost, so that the batch rolls back.
+        """
+        values = {
+            "cursor": cursor,
+            "counts": None if counts is None else dict(counts),
+            "total": total,
+            "source": source,
+            "report": None if report is None else dict(report),
+        }
+        self._write(session, {name: value for name, value in values.items() if value is not None})
+
+    def renew(self) -> None:
+        """Keep the lease during a long pass that writes nothing; call it between batches too.
+
+        Outside of `transaction()`, and it ends the session's read transaction. Cheap: it writes
+        every few seconds only. Raises LeaseLost; raises Interrupted, with the run handed back, when
+        this process was asked to end.
+        """
+        if _stop.is_set():
+            release(self)
+            raise Interrupted
+        if time.monotonic() - self._written_at >= _RENEW_SECONDS:
+            with transaction() as session:
+                self._write(session, {})
+
+    def _write(self, session: Session, values: Mapping[str, object]) -> None:
+        _update_mine(session, self, {"lease_expires_at": now() + LEASE, **values})
+        self._written_at = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress bar shows. `percent`, `per_second` and `remaining` are None while unknown."""
+
+    done: int
+    total: int | None
+    percent: int | None
+    per_second: float | None
+    remaining: timedelta | None
+    waiting: bool
+    """Nobody works on it at the moment; a worker will."""
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """One page of runs, the newest first; `number` counts from 1."""
+
+    runs: Sequence[Run]
+    number: int
+    has_next: bool
+
+
+_stop = threading.Event()
+
+
+def request_stop() -> None:
+    """Make the run of this process hand itself back at its next `renew()`. Safe in a handler."""
+    _stop.set()
+
+
+def start(kind: str, *, source: str = "", requested_by_id: int | None = None) -> Run:
+    """Return the unfinished run of `kind`, created when there is none, and wake a worker for it.
+
+    However many processes do this at once, there is one run: the database allows no second. A
+    person who asks for it is recorded.
+    """
+    with transaction():
+        if requested_by_id is not None:
+            audit.record(_KINDS[kind].requested)
+        run = _create_or_find(kind, source, requested_by_id)
+        if run.status == "pending":
+            after_commit(lambda: _enqueue(run.id, run.kind, run.lease_token))
+        return run
+
+
+def begin(kind: str, *, source: str = "") -> Lease:
+    """Start a run in the foreground and take it at once, an interrupted one where there is one.
+
+    Raises NotAvailable when another worker is at it.
+    """
+    with transaction():
+        return take(_create_or_find(kind, source, None).id)
+
+
+def take(run_id: int) -> Lease:
+    """Take the lease of a run that is pending or whose worker fell silent.
+
+    Raises NotAvailable; of several processes that try at once, one succeeds.
+    """
+    with transaction() as session:
+        at = now()
+        run = session.scalar(
+            update(Run)
+            .where(Run.id == run_id, _is_due(at))
+            .values(
+                status="running",
+                lease_token=Run.lease_token + 1,
+                lease_expires_at=at + LEASE,
+                started_at=db.func.coalesce(Run.started_at, at),
+            )
+            .returning(Run)
+            .execution_options(populate_existing=True)
+        )
+        if run is None:
+            raise NotAvailable
+        return Lease(run)
+
+
+@contextmanager
+def working(lease: Lease) -> Iterator[Lease]:
+    """Run the block under `lease` and record how it failed, if it does; errors go on to the caller.
+
+    The block itself ends with `finish`. A connection that broke is not a failure of the run: its
+    lease runs out and the next worker goes on with it.
+    """
+    try:
+        yield lease
+    except (LeaseLost, Interrupted):
+        raise
+    except ServiceError as error:
+        _fail_quietly(lease, str(error))
+        raise
+    except KeyboardInterrupt:
+        _fail_quietly(lease, "It was interrupted by the operator.")
+        raise
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            _fail_quietly(lease, f"The database refused ({type(error).__name__}); see the log.")
+        raise
+    except Exception as error:
+        _fail_quietly(lease, f"An unexpected error ({type(error).__name__}); see the log.")
+        raise
+
+
+def finish(
+    lease: Lease,
+    *,
+    counts: Mapping[str, int] | None = None,
+    report: Mapping[str, Any] | None = None,
+) -> None:
+    """End the run well. Joins the transaction of the last batch. Raises LeaseLost."""
+    values: dict[str, object] = {"status": "finished", "finished_at": now(), "error": None}
+    if counts is not None:
+        values["counts"] = dict(counts)
+    if report is not None:
+        values["report"] = dict(report)
+    with transaction() as session:
+        _update_mine(session, lease, {"lease_expires_at": None, **values})
+
+
+def fail(lease: Lease, error: str) -> None:
+    """End the run with a sentence for people. Raises LeaseLost."""
+    with transaction() as session:
+        _update_mine(
+            session,
+            lease,
+            {"status": "failed", "error": error, "finished_at": now(), "lease_expires_at": None},
+        )
+
+
+def release(lease: Lease) -> None:
+    """Hand the run back, so that the next worker goes on at once. Raises LeaseLost."""
+    with transaction() as session:
+        _update_mine(session, lease, {"status": "pending", "lease_expires_at": None})
+        after_commit(lambda: _enqueue(lease.run_id, lease.kind, lease.token))
+
+
+def enqueue_due() -> None:
+    """Put every run that waits for a worker into the queue, unless it is there.
+
+    Those are the pending ones and those whose worker fell silent.
+    """
+    due = db.session.execute(
+        select(Run.id, Run.kind, Run.lease_token).where(_is_due(now())).order_by(Run.id)
+    ).all()
+    db.session.rollback()
+    for row in due:
+        _enqueue(row.id, row.kind, row.lease_token)
+
+
+def latest(kind: str, *, status: str | None = None) -> Run | None:
+    """Return the newest run of `kind`, of those with `status` if that is given."""
+    query = select(Run).where(Run.kind == kind).order_by(Run.created_at.desc(), Run.id.desc())
+    if status is not None:
+        query = query.where(Run.status == status)
+    return db.session.scalar(query.limit(1))
+
+
+def list_runs(number: int = 1) -> RunPage:
+    """Return page `number` (from 1) of all runs, the newest first."""
+    query = select(Run).order_by(Run.created_at.desc(), Run.id.desc())
+    found = db.session.scalars(query.offset((number - 1) * PAGE_SIZE).limit(PAGE_SIZE + 1)).all()
+    return RunPage(found[:PAGE_SIZE], number, len(found) > PAGE_SIZE)
+
+
+def progress(run: Run) -> Progress:
+    """Return how far `run` is. The rate is that of the whole run, as far as it was worked on."""
+    waiting = run.status == "pending" or (
+        run.status == "running" and (run.lease_expires_at is None or run.lease_expires_at <= now())
+    )
+    percent = None
+    if run.status == "finished":
+        percent = 100
+    elif run.total is not None:
+        percent = min(99, 100 * run.cursor // max(run.total, 1))
+    per_second, remaining = _rate(run), None
+    if per_second and run.total is not None and run.status == "running" and not waiting:
+        remaining = timedelta(seconds=max(run.total - run.cursor, 0) / per_second)
+    return Progress(run.cursor, run.total, percent, per_second, remaining, waiting)
+
+
+def _rate(run: Run) -> float | None:
+    last_seen = run.finished_at or (run.lease_expires_at and run.lease_expires_at - LEASE)
+    if run.started_at is None or last_seen is None:
+        return None
+    seconds = (last_seen - run.started_at).total_seconds()
+    return run.cursor / seconds if run.cursor and seconds > 0 else None
+
+
+def _is_due(at: datetime) -> ColumnElement[bool]:
+    silent = or_(Run.lease_expires_at.is_(None), Run.lease_expires_at <= at)
+    return or_(Run.status == "pending", and_(Run.status == "running", silent))
+
+
+def _create_or_find(kind: str, source: str, requested_by_id: int | None) -> Run:
+    with transaction() as session:
+        while True:
+            run = Run(kind=kind, source=source, requested_by_id=requested_by_id)
+            with suppress(IntegrityError), session.begin_nested():
+                session.add(run)
+                session.flush()
+                return run
+            found = session.scalar(
+                select(Run)
+                .where(Run.kind == kind, Run.status.in_(("pending", "running")))
+                .execution_options(populate_existing=True)
+            )
+            if found is not None:  # else it ended between the two statements
+                return found
+
+
+def _update_mine(session: Session, lease: Lease, values: Mapping[str, object]) -> None:
+    """Change the run while it is ours. The one place where the fencing token is compared."""
+    mine = session.scalar(
+        update(Run)
+        .where(Run.id == lease.run_id, Run.lease_token == lease.token, Run.status == "running")
+        .values(**values)
+        .returning(Run.id)
+        .execution_options(synchronize_session=False)
+    )
+    if mine is None:
+        raise LeaseLost
+
+
+def _fail_quietly(lease: Lease, error: str) -> None:
+    """Record the failure; where that fails too, the error that is on its way says more."""
+    try:
+        fail(lease, error)
+    except (DBAPIError, LeaseLost) as second:
+        _log.warning("run_failure_not_recorded", run=lease.run_id, reason=type(second).__name__)
+
+
+def _enqueue(run_id: int, kind: str, token: int) -> None:
+    # The token is part of the job's id: a run that was taken over is a new job for RQ.
+    queues.enqueue(_KINDS[kind].job, run_id, job_id=f"run-{run_id}-{token}")
