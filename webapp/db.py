@@ -16,12 +16,17 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import BigInteger, DateTime, Engine, Integer, MetaData, event
 from sqlalchemy.engine import URL, Connection, Dialect
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
 VERIFICATION = "verification"
 """Name of the second engine: its pool never hands out a connection that a save has used."""
+
+UNREACHABLE = (OperationalError, InterfaceError, PoolTimeout)
+"""What is raised when the database does not answer; it says nothing about what is stored."""
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Actor:
-    """Who acts. `via` is `web`, `api`, `cli` or `job`; `user_id` is None for nobody in particular."""
+    """Who acts. `via` is `web`, `api`, `cli` or `job`; `user_id` is None for nobody yet known."""
 
     via: str
     user_id: int | None = None
@@ -18,7 +18,8 @@ class Actor:
     request_id: str = ""
 
 
-_current: ContextVar[Actor] = ContextVar("actor", default=Actor(via="cli"))
+_NOBODY = Actor(via="cli")
+_current: ContextVar[Actor] = ContextVar("actor", default=_NOBODY)
 
 
 def current_actor() -> Actor:

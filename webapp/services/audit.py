@@ -16,7 +16,7 @@ EVENTS = frozenset(
         "account.enabled",
         "account.imported",
         "key.deleted",
-        "key.reveal_failed",
+        "key.expiry_set",
         "key.revealed",
         "key.saved",
         "key.verification_failed",

@@ -14,3 +14,9 @@ class InvalidInput(ServiceError):
     """What was given is not acceptable; `field` names the input that it stands beside."""
 
     field = "value"
+
+
+class UnknownUser(ServiceError):
+    """There is no account of this name, here or in the predecessor's files."""
+
+    message = "There is no account of this name."

@@ -107,8 +107,8 @@ def _parse(text: str) -> Keyring:
 def _problems(keyring: Keyring, known: dict[str, str]) -> list[str]:
     accepted = _settings().accept_missing_master_keys
     problems = [
-        f"master key {key_id} is missing, but stored values need it: add it to MASTER_KEYS, or, if it"
-        f" is lost for good, start with ACCEPT_MISSING_MASTER_KEYS={key_id}"
+        f"master key {key_id} is missing, but stored values need it: add it to MASTER_KEYS,"
+        f" or, if it is lost for good, start with ACCEPT_MISSING_MASTER_KEYS={key_id}"
         for key_id in sorted(known.keys() - keyring.ids - accepted)
         if _is_needed(key_id)
     ]

@@ -83,7 +83,10 @@ class Vault:
         """
         with transaction() as session:
             # Two first saves of one user take turns here.
-            session.execute(select(User.id).where(User.id == user_id).with_for_update())
+            session.execute(
+                # Not FOR UPDATE: rows that refer to the user may be written meanwhile.
+                select(User.id).where(User.id == user_id).with_for_update(key_share=True)
+            )
             vault = cls.load(user_id)
             if not vault.can_seal():
                 vault._add_data_key(session)
@@ -101,7 +104,7 @@ class Vault:
         return True
 
     def seal(self, purpose: str, plaintext: bytes, name: str = "", version: int = 0) -> str:
-        """Return `plaintext` sealed with the newest data key. Raises Locked when it does not open."""
+        """Seal `plaintext` with the newest data key. Raises Locked if that does not open."""
         key = self._data_key(max(self._wrapped))
         return envelope.seal(key, Place(purpose, self.user_id, name, version), plaintext)
 

@@ -1,0 +1,122 @@
+"""Failures become answers here and nowhere else."""
+
+import math
+
+import structlog
+from flask import Flask, Response, g, make_response, render_template, request
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import HTTPException
+
+from webapp.db import UNREACHABLE, db
+from webapp.services import audit
+from webapp.services.errors import InvalidInput, ServiceError, UnknownUser
+from webapp.services.keyring import KeyringRefused
+from webapp.services.keys import EnvironmentKeyHidden, KeysUnavailable, NoSuchKey, SaveNotConfirmed
+from webapp.web.htmx import wants_fragment
+
+_log = structlog.get_logger(__name__)
+
+_STATUS: tuple[tuple[type[ServiceError], int], ...] = (
+    (KeysUnavailable, 503),
+    (KeyringRefused, 503),
+    (SaveNotConfirmed, 500),
+    (NoSuchKey, 404),
+    (UnknownUser, 404),
+    (EnvironmentKeyHidden, 403),
+    (InvalidInput, 422),
+    (ServiceError, 409),
+)
+_PAGES = {
+    400: ("This request was not understood", "Go back, reload the page and try again."),
+    403: ("You may not do this", "If you should be able to, ask an admin."),
+    404: ("There is no such page", "Check the address, or start again from your keys."),
+    405: ("This address does not work that way", "Go back and use the page’s own buttons."),
+    413: ("That is too much", "What was sent is larger than a key can be. Nothing was saved."),
+    422: ("This could not be accepted", "Check what was entered. Nothing was saved."),
+    429: ("Too many attempts", "Wait a little, then try again."),
+    500: (
+        "Something went wrong here",
+        (
+            "It was recorded. What you had saved before is safe; whether this last act took effect"
+            " is not certain, so look before you repeat it."
+        ),
+    ),
+    503: (
+        "The database cannot be reached",
+        "Your keys are not gone: they cannot be read at this moment. Try again shortly.",
+    ),
+}
+
+
+def init_app(app: Flask) -> None:
+    """Register the handlers of `app`."""
+    app.register_error_handler(CSRFError, _csrf_rejected)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(ServiceError, _service_error)
+    for unreachable in UNREACHABLE:
+        app.register_error_handler(unreachable, _database_unreachable)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def error_page(status: int, explanation: str = "", *, retry_after: float | None = None) -> Response:
+    """Return the designed answer of `status`; it needs no database and no signed-in person.
+
+    For htmx it goes to the page's alerts, so that what was typed stays where it is.
+    """
+    title, advice = _PAGES.get(status, _PAGES[400 if status < 500 else 500])
+    context = {
+        "status": status,
+        "title": title,
+        "explanation": explanation,
+        "advice": advice,
+        "request_id": g.get("request_id", ""),
+    }
+    if wants_fragment():
+        response = make_response(render_template("errors/_alert.html", **context), status)
+        response.headers["HX-Retarget"] = "#alerts"
+        response.headers["HX-Reswap"] = "innerHTML"
+    else:
+        template = "keys/unavailable.html" if status == 503 else "errors/page.html"
+        response = make_response(render_template(template, **context), status)
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    if error.response is not None or (error.code or 500) < 400:
+        return make_response(error.get_response())
+    response = error_page(error.code or 500)
+    if error.code == 405:
+        allowed = error.get_response().headers.get("Allow")
+        if allowed:
+            response.headers["Allow"] = allowed
+    return response
+
+
+def _csrf_rejected(error: CSRFError) -> Response:
+    _log.warning("csrf rejected", reason=error.description, endpoint=request.endpoint)
+    audit.record("security.csrf_rejected", endpoint=request.endpoint)
+    return error_page(
+        400,
+        "This form is out of date: it was opened before you signed in or out. Nothing was saved.",
+    )
+
+
+def _service_error(error: ServiceError) -> Response:
+    status = next(status for kind, status in _STATUS if isinstance(error, kind))
+    if status >= 500:
+        _log.error("service failed", error=type(error).__name__, exc_info=error)
+    return error_page(status, str(error))
+
+
+def _database_unreachable(error: Exception) -> Response:
+    _log.error("database unreachable", exc_info=error)
+    return error_page(503)
+
+
+def _unexpected(error: Exception) -> Response:
+    """The last resort (ASVS 16.5.4): nothing of the error reaches the person, all of it the log."""
+    _log.error("unexpected error", exc_info=error)
+    db.session.rollback()
+    return error_page(500)

@@ -1,0 +1,47 @@
+"""One id and one log line per request: route, status, duration, who; never what was sent."""
+
+import secrets
+import time
+
+import structlog
+from flask import Flask, Response, g, request
+
+from webapp.services.actor import Actor, set_actor
+
+_log = structlog.get_logger("keystay.request")
+
+
+def init_app(app: Flask) -> None:
+    """Begin each request of `app` with an id and an anonymous actor, and end it with a log line.
+
+    The id is always our own: one sent by a client could hold anything.
+    """
+
+    @app.before_request
+    def begin() -> None:
+        g.request_id = secrets.token_hex(8)
+        g.began = time.perf_counter()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=g.request_id)
+        set_actor(
+            Actor(
+                via="web",
+                address=request.remote_addr or "",
+                user_agent=request.user_agent.string[:300],
+                request_id=g.request_id,
+            )
+        )
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.get("request_id", "")
+        if request.endpoint not in {"static", "health.live", "health.ready"}:
+            _log.info(
+                "request",
+                method=request.method,
+                # The rule and not the path: a path can hold a one-time token.
+                route=str(request.url_rule) if request.url_rule else "unmatched",
+                status=response.status_code,
+                milliseconds=round(1000 * (time.perf_counter() - g.get("began", 0)), 1),
+            )
+        return response
