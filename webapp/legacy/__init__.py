@@ -1,0 +1,1 @@
+"""The predecessor's formats: its files, its records, its tokens. Pure: no Flask, no database."""

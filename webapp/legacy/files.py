@@ -1,0 +1,138 @@
+"""Private, consistent copies of the predecessor's files.
+
+The predecessor truncates a file in place and then writes it, without a lock, and it may be at it
+now. So the files are copied first, and a copy counts only when none of them changed meanwhile.
+"""
+
+import hashlib
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+USERS = "users.json"
+SECOND_FACTORS = "two_fa.json"
+KEY_FILE = ".encryption_key"
+_CHUNK_BYTES = 1 << 20
+_MAX_KEY_FILE_BYTES = 4096
+_CLOCK_TICK_SECONDS = 0.05
+"""Two writes closer together than this can leave the same modification time."""
+
+
+class LegacyUnreadable(Exception):
+    """A file of the predecessor cannot be read; the message names it and says why.
+
+    Nothing may be concluded from it, least of all that there are no users.
+    """
+
+    def __init__(self, file: str, problem: str) -> None:
+        super().__init__(f"{file} {problem}")
+        self.file = file
+
+
+class Torn(LegacyUnreadable):
+    """What was read may be half of a write that is going on, so that another try is worth it."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """The state of the files as the file system tells it, without reading them."""
+
+    text: str
+    """Changes with inode, size or time of any file, and with the further Fernet keys."""
+    changed_at: float
+    """When the newest of them changed, in seconds since 1970 by the file system's clock."""
+
+    @property
+    def age_seconds(self) -> float:
+        return time.time() - self.changed_at
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Copies that have no name, so that nothing is left behind however the process ends."""
+
+    users: IO[bytes]
+    second_factors: IO[bytes] | None
+    key_file: bytes | None
+    stamp: Stamp
+    digest: str
+    """SHA-256 over the three files and the further Fernet keys, in hex."""
+    closing: ExitStack
+
+
+def stamp(folder: Path, extra_keys: Sequence[str] = ()) -> Stamp:
+    """Return the state of the files in `folder`, any of which may be missing.
+
+    `extra_keys` belong to it: another key may open what was locked. Raises LegacyUnreadable when
+    the file system does not tell.
+    """
+    digest = _digest_of_keys(extra_keys)
+    newest = 0.0
+    for name in (USERS, SECOND_FACTORS, KEY_FILE):
+        try:
+            found = (folder / name).stat()
+        except FileNotFoundError:
+            digest.update(b"|missing")
+            continue
+        except OSError as error:
+            raise LegacyUnreadable(name, f"cannot be read: {error.strerror}") from error
+        digest.update(f"|{found.st_ino}:{found.st_size}:{found.st_mtime_ns}".encode())
+        newest = max(newest, found.st_mtime)
+    return Stamp(digest.hexdigest()[:32], newest)
+
+
+def copy(folder: Path, extra_keys: Sequence[str] = ()) -> Copies:
+    """Copy the files; whoever calls closes `closing`.
+
+    Raises Torn, and LegacyUnreadable for what no second try mends.
+    """
+    before = stamp(folder, extra_keys)
+    if 0 <= before.age_seconds < _CLOCK_TICK_SECONDS:
+        time.sleep(_CLOCK_TICK_SECONDS)
+        before = stamp(folder, extra_keys)
+    digest = _digest_of_keys(extra_keys)
+    with ExitStack() as closing:
+        users = _copy(folder / USERS, digest, closing)
+        second_factors = _copy(folder / SECOND_FACTORS, digest, closing)
+        key_file = _copy(folder / KEY_FILE, digest, closing)
+        if stamp(folder, extra_keys) != before:
+            raise Torn(USERS, "or a file beside it is being written")
+        if users is None:
+            raise LegacyUnreadable(USERS, f"is missing in {folder}")
+        key_text = key_file.read(_MAX_KEY_FILE_BYTES) if key_file else None
+        return Copies(
+            users, second_factors, key_text, before, digest.hexdigest(), closing.pop_all()
+        )
+
+
+def _copy(path: Path, digest: "hashlib._Hash", closing: ExitStack) -> IO[bytes] | None:
+    """Copy `path` into a temporary file without a name; None when there is no such file."""
+    try:
+        # O_NONBLOCK: a pipe in the place of the file must not block for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as source:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise LegacyUnreadable(path.name, "is not a regular file")
+            target = closing.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closing does
+            content = hashlib.sha256()
+            while chunk := source.read(_CHUNK_BYTES):
+                content.update(chunk)
+                target.write(chunk)
+    except FileNotFoundError:
+        digest.update(b"|missing")
+        return None
+    except OSError as error:
+        raise LegacyUnreadable(path.name, f"cannot be copied: {error.strerror}") from error
+    digest.update(b"|" + content.digest())
+    target.seek(0)
+    return target
+
+
+def _digest_of_keys(extra_keys: Sequence[str]) -> "hashlib._Hash":
+    return hashlib.sha256("\n".join(extra_keys).encode())

@@ -1,0 +1,98 @@
+"""What must be looked up in files larger than memory: a temporary SQLite database on disk.
+
+SQLite removes its name at once, so that nothing is left behind however the process ends.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import cast
+
+_BATCH = 1000
+_SCHEMA = """
+CREATE TABLE names (
+    level INTEGER, folded TEXT, username TEXT, number INTEGER, PRIMARY KEY (level, folded)
+) WITHOUT ROWID;
+CREATE TABLE second_factors (username TEXT PRIMARY KEY, entry TEXT) WITHOUT ROWID;
+CREATE TABLE records (folded TEXT PRIMARY KEY, username TEXT, record TEXT) WITHOUT ROWID;
+"""
+
+
+class Scratch:
+    """Usernames by depth in the file, second factors by username, and records by username."""
+
+    def __init__(self) -> None:
+        # Guarded by whoever shares it between threads.
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.create_function("fold", 1, str.casefold, deterministic=True)
+        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA cache_size=-4000;" + _SCHEMA)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add_names(self, names: Iterable[tuple[int, str, str, int]]) -> None:
+        """Add depth, folded name, name and record number; the first of equal names stays."""
+        self._add("INSERT OR IGNORE INTO names VALUES (?, ?, ?, ?)", names)
+
+    def count_names(self, level: int) -> int:
+        rows = self._db.execute("SELECT count(*) FROM names WHERE level = ?", (level,))
+        return cast("int", rows.fetchone()[0])
+
+    def number_of(self, level: int, folded: str) -> int | None:
+        """Return the record number of the first account of this name."""
+        row = self._db.execute(
+            "SELECT number FROM names WHERE level = ? AND folded = ?", (level, folded)
+        ).fetchone()
+        return cast("int", row[0]) if row else None
+
+    def add_second_factors(self, entries: Iterable[tuple[str, object]]) -> None:
+        """Add username and entry; of equal names the last stays, as JSON is read."""
+        self._add(
+            "INSERT OR REPLACE INTO second_factors VALUES (?, ?)",
+            ((username, _dump(entry)) for username, entry in entries),
+        )
+
+    def count_second_factors(self) -> int:
+        return cast("int", self._db.execute("SELECT count(*) FROM second_factors").fetchone()[0])
+
+    def count_strangers(self, level: int) -> int:
+        """Return how many second factors belong to no account, or to one in another case."""
+        rows = self._db.execute(
+            "SELECT count(*) FROM second_factors s LEFT JOIN names n"
+            " ON n.level = ? AND n.folded = fold(s.username) WHERE n.username IS NOT s.username",
+            (level,),
+        )
+        return cast("int", rows.fetchone()[0])
+
+    def second_factor(self, username: str) -> object:
+        row = self._db.execute(
+            "SELECT entry FROM second_factors WHERE username = ?", (username,)
+        ).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def add_records(self, records: Iterable[tuple[str, str, object]]) -> None:
+        """Add folded name, username and record; the first of equal names stays."""
+        self._add(
+            "INSERT OR IGNORE INTO records VALUES (?, ?, ?)",
+            ((folded, username, _dump(record)) for folded, username, record in records),
+        )
+
+    def record(self, folded: str) -> tuple[str, object] | None:
+        """Return username and record of an account."""
+        row = self._db.execute(
+            "SELECT username, record FROM records WHERE folded = ?", (folded,)
+        ).fetchone()
+        return (row[0], json.loads(row[1])) if row else None
+
+    def _add(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+        remaining: Iterator[tuple[object, ...]] = iter(rows)
+        while batch := list(islice(remaining, _BATCH)):
+            self._db.execute("BEGIN")
+            self._db.executemany(statement, batch)
+            self._db.execute("COMMIT")
+
+
+def _dump(value: object) -> str:
+    # ijson reads fractions as Decimal, which json does not write.
+    return json.dumps(value, default=str)

@@ -1,0 +1,234 @@
+"""Reading users.json and the files beside it in constant memory, all of it or nothing.
+
+A first pass reads the whole copy: it must be one well-formed JSON object in one of the two shapes,
+`{"users": {NAME: RECORD}}` or the older `{NAME: RECORD}`. Only then are accounts handed out, in a
+second pass. An object without accounts is valid and empty, since the predecessor wrote such a file
+before its first signup; an empty file is not.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import ijson
+from ijson.common import JSONError
+
+from webapp.legacy import files
+from webapp.legacy.files import KEY_FILE, SECOND_FACTORS, USERS, Copies, LegacyUnreadable, Torn
+from webapp.legacy.records import LegacyUser, RejectedRecord, parse_user
+from webapp.legacy.scratch import Scratch
+from webapp.legacy.structure import Malformed, fold, scan
+from webapp.legacy.tokens import KeyFileNeeded, TokenKeys
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SETTLED_SECONDS = 2.0
+"""A file that has not changed for this long is not being written."""
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
+# The parser's message goes on with an excerpt of the file, which must not reach a log.
+_PARSER_SAYS = re.compile(r"(?:parse|lexical) error: ([A-Za-z][A-Za-z0-9 ,()]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One record: its number in the file from 0, its name there, and what it holds."""
+
+    number: int
+    username: str
+    user: LegacyUser | RejectedRecord
+
+
+def open_snapshot(
+    folder: Path, extra_keys: Sequence[str] = (), *, patience_seconds: float = 60.0
+) -> "Snapshot":
+    """Return a consistent state of the files in `folder`; use it as a context manager.
+
+    What looks torn is tried again: until the file has rested for two seconds, or, while the
+    predecessor goes on writing, until the patience ends. Raises LegacyUnreadable.
+    """
+    started = unchanged_since = time.monotonic()
+    pause = _FIRST_PAUSE_SECONDS
+    tried: str | None = None
+    while True:
+        before = files.stamp(folder, extra_keys)
+        if before.text != tried:
+            unchanged_since = time.monotonic()
+        try:
+            return Snapshot(files.copy(folder, extra_keys), extra_keys)
+        except Torn:
+            # The file server's clock may be off, so what was seen here counts too.
+            rested = max(before.age_seconds, time.monotonic() - unchanged_since)
+            settled = before.text == tried and rested >= _SETTLED_SECONDS
+            if settled or time.monotonic() + pause > started + patience_seconds:
+                raise
+        tried = before.text
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+class Snapshot:
+    """One consistent state of the predecessor's files.
+
+    `total` counts the records. `stamp` and `digest` tell this state from others, the first without
+    reading, the second surely. `warnings` are sentences for people.
+    """
+
+    def __init__(self, copies: Copies, extra_keys: Sequence[str] = ()) -> None:
+        """Read `copies` through once, and close them in the end. Raises Torn, LegacyUnreadable."""
+        self.stamp = copies.stamp.text
+        self.digest = copies.digest
+        self.warnings: list[str] = []
+        self._users = copies.users
+        self._tokens = _token_keys(copies.key_file, extra_keys)
+        self._lock = threading.Lock()
+        self._indexed = False
+        with ExitStack() as closing:
+            closing.push(copies.closing)
+            self._scratch = Scratch()
+            closing.callback(self._scratch.close)
+            with _reading(USERS):
+                self._structure = scan(ijson.basic_parse(_rewound(self._users)), self._scratch)
+            self._has_duplicates = self._scratch.count_names(self._level) < self.total
+            with _reading(SECOND_FACTORS):
+                self._has_second_factors = self._load_second_factors(copies.second_factors)
+            self._closing = closing.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._closing.close()
+
+    @property
+    def total(self) -> int:
+        return self._structure.total
+
+    @property
+    def _level(self) -> int:
+        return self._structure.level
+
+    def require_keys(self) -> None:
+        """Raise LegacyUnreadable when the key file cannot be used and a token needs it.
+
+        To be called before anything is written. Costs nothing where the key file is fine.
+        """
+        if self._tokens.problem:
+            for _ in self.accounts():
+                pass
+
+    def accounts(self, start: int = 0) -> Iterator[Account]:
+        """Yield the accounts in the order of the file, from record number `start`.
+
+        A name that stands twice, ignoring case, is rejected the second time. Raises
+        LegacyUnreadable when a token needs the key file and that cannot be used.
+        """
+        for number, (username, record) in enumerate(self._records()):
+            if number >= start:
+                yield Account(number, username, self._parse(number, username, record))
+
+    def __contains__(self, username: str) -> bool:
+        """Whether the file has an account of this name, ignoring case."""
+        with self._lock:
+            return self._number_of(username) is not None
+
+    def find(self, username: str) -> LegacyUser | RejectedRecord | None:
+        """Return the account of this name, ignoring case; safe to call from several threads.
+
+        The first call indexes the whole file. Raises LegacyUnreadable like `accounts`.
+        """
+        with self._lock:
+            if not self._indexed:
+                self._scratch.add_records(
+                    (fold(name), name, record) for name, record in self._records()
+                )
+                self._indexed = True
+            found = self._scratch.record(fold(username))
+            return self._parse(None, *found) if found else None
+
+    def _number_of(self, username: str) -> int | None:
+        return self._scratch.number_of(self._level, fold(username))
+
+    def _records(self) -> Iterator[tuple[str, object]]:
+        pairs: Iterator[tuple[str, object]] = ijson.kvitems(
+            _rewound(self._users), self._structure.prefix
+        )
+        return pairs
+
+    def _parse(
+        self, number: int | None, username: str, record: object
+    ) -> LegacyUser | RejectedRecord:
+        if number is not None and self._has_duplicates and self._number_of(username) != number:
+            return RejectedRecord("the username stands twice in the file, ignoring case")
+        factor = self._scratch.second_factor(username) if self._has_second_factors else None
+        try:
+            return parse_user(username, record, factor, tokens=self._tokens)
+        except RejectedRecord as rejected:
+            return rejected
+        except KeyFileNeeded as error:
+            raise LegacyUnreadable(
+                KEY_FILE, f"{error}, and values in users.json need it"
+            ) from error
+
+    def _load_second_factors(self, file: IO[bytes] | None) -> bool:
+        if file is None:
+            self.warnings.append(f"{SECOND_FACTORS} is missing: no second factor is known")
+            return False
+        if next(ijson.basic_parse(_rewound(file)), None) != ("start_map", None):
+            raise Malformed("does not hold a JSON object")
+        self._scratch.add_second_factors(ijson.kvitems(_rewound(file), ""))
+        strangers = self._scratch.count_strangers(self._level)
+        if strangers:
+            self.warnings.append(
+                f"{SECOND_FACTORS} has {strangers} entries whose exact name is not in {USERS}"
+            )
+        return self._scratch.count_second_factors() > 0
+
+
+def _token_keys(key_file: bytes | None, extra_keys: Sequence[str]) -> TokenKeys:
+    for position, key in enumerate(extra_keys, 1):
+        try:
+            TokenKeys([key])
+        except ValueError:
+            raise LegacyUnreadable(
+                "LEGACY_ENCRYPTION_KEYS", f"holds as entry {position} what is no Fernet key"
+            ) from None
+    if key_file is None:
+        return TokenKeys(extra_keys, problem="is missing")
+    try:
+        return TokenKeys([key_file.decode("ascii").strip(), *extra_keys])
+    except ValueError:
+        return TokenKeys(extra_keys, problem="does not hold a Fernet key")
+
+
+def _rewound(file: IO[bytes]) -> IO[bytes]:
+    """Return `file` at its beginning, behind the mark that some editors put there."""
+    file.seek(0)
+    if file.read(len(_BYTE_ORDER_MARK)) != _BYTE_ORDER_MARK:
+        file.seek(0)
+    return file
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn what the parser says into Torn: half a file and a broken one look the same."""
+    try:
+        yield
+    except Malformed as error:
+        raise Torn(name, str(error)) from None
+    except (JSONError, ValueError) as error:
+        found = _PARSER_SAYS.search(str(error))
+        raise Torn(name, f"is not valid JSON{f': {found[1].strip()}' if found else ''}") from None
