@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import time
+from contextlib import ExitStack
 
 from flask import Flask
 from flask_migrate import upgrade
@@ -42,9 +43,10 @@ def main() -> int:
 
 
 def _run(settings: Settings, environ: dict[str, str], port: int) -> int:
-    with Supervisor() as supervisor:
+    with ExitStack() as at_the_end, Supervisor() as supervisor:
         if settings.redis_url is None:
             redis = EmbeddedRedis(settings.instance_dir / "redis")
+            at_the_end.callback(redis.stop)
             supervisor.adopt("redis", redis.start())
             environ["REDIS_URL"] = redis.url
         token = _prepare(create_app(settings))

