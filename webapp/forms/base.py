@@ -11,4 +11,4 @@ class Form(FlaskForm):
     """
 
     def __init__(self, formdata: MultiDict[str, str] | None = None) -> None:
-        super().__init__(formdata=formdata)
+        super().__init__(formdata=formdata)  # type: ignore[no-untyped-call]
