@@ -40,7 +40,8 @@ lint: $(DEV_STAMP) ## The checks without the tests
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(BIN)/lint-imports
+	$(PY) -m djlint --quiet --lint templates
+	$(BIN)/lint-imports --no-logo
 
 .PHONY: setup
 setup: $(RUN_STAMP) ## Make .venv with the locked dependencies (run and test call it)
