@@ -28,7 +28,7 @@ run: $(RUN_STAMP) ## Run all of Keystay on http://127.0.0.1:8000 (PORT=8001 make
 
 .PHONY: test
 test: $(DEV_STAMP) ## Run all tests (pytest's options: make test ARGS="-k keys -x")
-	@.ci/chromium $(PY)
+	@$(PY) -m tests.chromium
 	$(PY) -m pytest -n $(JOBS) $(ARGS)
 
 # Tests come last, so that the output ends with pytest's closing line.
