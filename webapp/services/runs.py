@@ -39,16 +39,18 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
+    """A kind of long job."""
+
     job: str
     """What the worker calls with the run's id."""
     requested: str
     """The audit event when a person asks for it."""
 
 
-_KINDS: Final = {
-    LEGACY_IMPORT: _Kind("webapp.jobs.legacy.run_import", "legacy.import_requested"),
-    CONSISTENCY_CHECK: _Kind("webapp.jobs.legacy.run_check", "legacy.check_requested"),
+KINDS: Final = {
+    LEGACY_IMPORT: Kind("webapp.jobs.legacy.run_import", "legacy.import_requested"),
+    CONSISTENCY_CHECK: Kind("webapp.jobs.legacy.run_check", "legacy.check_requested"),
 }
 
 
@@ -169,7 +171,7 @@ def start(kind: str, *, source: str = "", requested_by_id: int | None = None) ->
     """
     with transaction():
         if requested_by_id is not None:
-            audit.record(_KINDS[kind].requested)
+            audit.record(KINDS[kind].requested)
         run = _create_or_find(kind, source, requested_by_id)
         if run.status == "pending":
             after_commit(lambda: _enqueue(run.id, run.kind, run.lease_token))
@@ -365,4 +367,4 @@ def _fail_quietly(lease: Lease, error: str) -> None:
 
 def _enqueue(run_id: int, kind: str, token: int) -> None:
     # The token is part of the job's id: a run that was taken over is a new job for RQ.
-    queues.enqueue(_KINDS[kind].job, run_id, job_id=f"run-{run_id}-{token}")
+    queues.enqueue(KINDS[kind].job, run_id, job_id=f"run-{run_id}-{token}")
