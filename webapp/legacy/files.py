@@ -9,7 +9,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +87,8 @@ def stamp(folder: Path, extra_keys: Sequence[str] = ()) -> Stamp:
     return Stamp(digest.hexdigest()[:32], newest)
 
 
-def copy(folder: Path, extra_keys: Sequence[str] = ()) -> Copies:
-    """Copy the files; whoever calls closes `closing`.
+def copy(folder: Path, extra_keys: Sequence[str], tick: Callable[[], None]) -> Copies:
+    """Copy the files; whoever calls closes `closing`. `tick` is called for each MiB.
 
     Raises Torn, and LegacyUnreadable for what no second try mends.
     """
@@ -98,9 +98,9 @@ def copy(folder: Path, extra_keys: Sequence[str] = ()) -> Copies:
         before = stamp(folder, extra_keys)
     digest = _digest_of_keys(extra_keys)
     with ExitStack() as closing:
-        users = _copy(folder / USERS, digest, closing)
-        second_factors = _copy(folder / SECOND_FACTORS, digest, closing)
-        key_file = _copy(folder / KEY_FILE, digest, closing)
+        users = _copy(folder / USERS, digest, closing, tick)
+        second_factors = _copy(folder / SECOND_FACTORS, digest, closing, tick)
+        key_file = _copy(folder / KEY_FILE, digest, closing, tick)
         if stamp(folder, extra_keys) != before:
             raise Torn(USERS, "or a file beside it is being written")
         if users is None:
@@ -111,7 +111,9 @@ def copy(folder: Path, extra_keys: Sequence[str] = ()) -> Copies:
         )
 
 
-def _copy(path: Path, digest: "hashlib._Hash", closing: ExitStack) -> IO[bytes] | None:
+def _copy(
+    path: Path, digest: "hashlib._Hash", closing: ExitStack, tick: Callable[[], None]
+) -> IO[bytes] | None:
     """Copy `path` into a temporary file without a name; None when there is no such file."""
     try:
         # O_NONBLOCK: a pipe in the place of the file must not block for ever.
@@ -124,6 +126,7 @@ def _copy(path: Path, digest: "hashlib._Hash", closing: ExitStack) -> IO[bytes] 
             while chunk := source.read(_CHUNK_BYTES):
                 content.update(chunk)
                 target.write(chunk)
+                tick()
     except FileNotFoundError:
         digest.update(b"|missing")
         return None

@@ -1,6 +1,6 @@
 """The shape of users.json, found by reading all of it once, in constant memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from webapp.legacy.scratch import Scratch
@@ -31,23 +31,25 @@ def fold(username: str) -> str:
     return username.casefold()
 
 
-def scan(events: Events, scratch: Scratch) -> Structure:
+def scan(events: Events, scratch: Scratch, tick: Callable[[], None]) -> Structure:
     """Read all events of a users.json, store its usernames in `scratch` and return its structure.
 
-    A file with an object `users` has the newer shape, unless that object is itself a record: then
-    it is the older shape with a user of that name. Raises Malformed.
+    `tick` is called every thousand names. A file with an object `users` has the newer shape, unless
+    that object is itself a record: then it is the older shape with a user of that name. Raises
+    Malformed.
     """
     if next(events, None) != ("start_map", None):
         raise Malformed("does not hold a JSON object")
-    reading = _Scan(scratch)
+    reading = _Scan(scratch, tick)
     for event, value in events:
         reading.take(event, value)
     return reading.finish()
 
 
 class _Scan:
-    def __init__(self, scratch: Scratch) -> None:
+    def __init__(self, scratch: Scratch, tick: Callable[[], None]) -> None:
         self._scratch = scratch
+        self._tick = tick
         self._depth = 1
         self._path = ["", ""]
         """The keys above the current value, the first two levels of them."""
@@ -88,6 +90,7 @@ class _Scan:
     def _store(self) -> None:
         self._scratch.add_names(self._names)
         self._names.clear()
+        self._tick()
 
     def finish(self) -> Structure:
         self._store()

@@ -9,7 +9,7 @@ before its first signup; an empty file is not.
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +45,17 @@ class Account:
 
 
 def open_snapshot(
-    folder: Path, extra_keys: Sequence[str] = (), *, patience_seconds: float = 60.0
+    folder: Path,
+    extra_keys: Sequence[str] = (),
+    *,
+    patience_seconds: float = 60.0,
+    tick: Callable[[], None] = lambda: None,
 ) -> "Snapshot":
     """Return a consistent state of the files in `folder`; use it as a context manager.
 
     What looks torn is tried again: until the file has rested for two seconds, or, while the
-    predecessor goes on writing, until the patience ends. Raises LegacyUnreadable.
+    predecessor goes on writing, until the patience ends. `tick` is called often meanwhile, and what
+    it raises ends the reading. Raises LegacyUnreadable.
     """
     started = unchanged_since = time.monotonic()
     pause = _FIRST_PAUSE_SECONDS
@@ -60,7 +65,7 @@ def open_snapshot(
         if before.text != tried:
             unchanged_since = time.monotonic()
         try:
-            return Snapshot(files.copy(folder, extra_keys), extra_keys)
+            return Snapshot(files.copy(folder, extra_keys, tick), extra_keys, tick)
         except Torn:
             # The file server's clock may be off, so what was seen here counts too.
             rested = max(before.age_seconds, time.monotonic() - unchanged_since)
@@ -68,6 +73,7 @@ def open_snapshot(
             if settled or time.monotonic() + pause > started + patience_seconds:
                 raise
         tried = before.text
+        tick()
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
@@ -79,24 +85,26 @@ class Snapshot:
     reading, the second surely. `warnings` are sentences for people.
     """
 
-    def __init__(self, copies: Copies, extra_keys: Sequence[str] = ()) -> None:
+    def __init__(self, copies: Copies, extra_keys: Sequence[str], tick: Callable[[], None]) -> None:
         """Read `copies` through once, and close them in the end. Raises Torn, LegacyUnreadable."""
         self.stamp = copies.stamp.text
         self.digest = copies.digest
         self.warnings: list[str] = []
         self._users = copies.users
-        self._tokens = _token_keys(copies.key_file, extra_keys)
         self._lock = threading.Lock()
         self._indexed = False
         with ExitStack() as closing:
             closing.push(copies.closing)
+            self._tokens = _token_keys(copies.key_file, extra_keys)
             self._scratch = Scratch()
             closing.callback(self._scratch.close)
             with _reading(USERS):
-                self._structure = scan(ijson.basic_parse(_rewound(self._users)), self._scratch)
+                events = ijson.basic_parse(_rewound(self._users))
+                self._structure = scan(events, self._scratch, tick)
             self._has_duplicates = self._scratch.count_names(self._level) < self.total
             with _reading(SECOND_FACTORS):
                 self._has_second_factors = self._load_second_factors(copies.second_factors)
+            tick()
             self._closing = closing.pop_all()
 
     def __enter__(self) -> Self:
@@ -121,14 +129,14 @@ class Snapshot:
     def _level(self) -> int:
         return self._structure.level
 
-    def require_keys(self) -> None:
+    def require_keys(self, tick: Callable[[], None] = lambda: None) -> None:
         """Raise LegacyUnreadable when the key file cannot be used and a token needs it.
 
         To be called before anything is written. Costs nothing where the key file is fine.
         """
         if self._tokens.problem:
             for _ in self.accounts():
-                pass
+                tick()
 
     def accounts(self, start: int = 0) -> Iterator[Account]:
         """Yield the accounts in the order of the file, from record number `start`.
@@ -229,6 +237,7 @@ def _reading(name: str) -> Iterator[None]:
         yield
     except Malformed as error:
         raise Torn(name, str(error)) from None
-    except (JSONError, ValueError) as error:
+    except (JSONError, ValueError, SystemError) as error:
+        # SystemError: ijson 3.6 answers so to a number of more digits than Python converts.
         found = _PARSER_SAYS.search(str(error))
         raise Torn(name, f"is not valid JSON{f': {found[1].strip()}' if found else ''}") from None
