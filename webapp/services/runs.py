@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, or_, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
@@ -285,7 +285,7 @@ def enqueue_due() -> None:
 
 def latest(kind: str, *, status: str | None = None) -> Run | None:
     """Return the newest run of `kind`, of those with `status` if that is given."""
-    query = select(Run).where(Run.kind == kind).order_by(Run.created_at.desc(), Run.id.desc())
+    query = _newest_first().where(Run.kind == kind)
     if status is not None:
         query = query.where(Run.status == status)
     return db.session.scalar(query.limit(1))
@@ -293,7 +293,7 @@ def latest(kind: str, *, status: str | None = None) -> Run | None:
 
 def list_runs(number: int = 1) -> RunPage:
     """Return page `number` (from 1) of all runs, the newest first."""
-    query = select(Run).order_by(Run.created_at.desc(), Run.id.desc())
+    query = _newest_first()
     found = db.session.scalars(query.offset((number - 1) * PAGE_SIZE).limit(PAGE_SIZE + 1)).all()
     return RunPage(found[:PAGE_SIZE], number, len(found) > PAGE_SIZE)
 
@@ -312,6 +312,12 @@ def progress(run: Run) -> Progress:
     if per_second and run.total is not None and run.status == "running" and not waiting:
         remaining = timedelta(seconds=max(run.total - run.cursor, 0) / per_second)
     return Progress(run.cursor, run.total, percent, per_second, remaining, waiting)
+
+
+def _newest_first() -> Select[Run]:
+    # A run that this session has read before is read again: other processes write it.
+    query = select(Run).order_by(Run.created_at.desc(), Run.id.desc())
+    return query.execution_options(populate_existing=True)
 
 
 def _rate(run: Run) -> float | None:

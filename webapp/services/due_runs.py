@@ -1,0 +1,91 @@
+"""Which runs are due by themselves: an import when the files changed, a check at its interval.
+
+Any number of workers may ask at the same time: `runs.start` lets one run of a kind exist.
+"""
+
+from datetime import timedelta
+
+from sqlalchemy import select
+
+from webapp.clock import now
+from webapp.config import Settings, current_settings
+from webapp.db import db
+from webapp.legacy import files
+from webapp.models import Run
+from webapp.services import runs
+
+_RETRY_PAUSES = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30))
+"""After the first, the second and every later failure with the same state of the files."""
+_AFTER_FAILURE = timedelta(seconds=20)
+_AFTER_SUCCESS = timedelta(seconds=5)
+_LONGEST_PAUSE = timedelta(minutes=10)
+_UNREADABLE = "unreadable"
+
+
+def start_due_runs() -> None:
+    """Start the import and the consistency check if they are due. Without legacy files, neither."""
+    settings = current_settings()
+    if not settings.legacy_enabled:
+        return
+    state = _state_of_files(settings)
+    if _import_is_due(state):
+        runs.start(runs.LEGACY_IMPORT, source=state)
+    elif _check_is_due(timedelta(minutes=settings.consistency_interval_minutes)):
+        runs.start(runs.CONSISTENCY_CHECK)
+
+
+def _state_of_files(settings: Settings) -> str:
+    assert settings.legacy_dir is not None  # noqa: S101 - legacy_enabled says so
+    try:
+        return files.stamp(settings.legacy_dir, settings.legacy_encryption_keys).text
+    except files.LegacyUnreadable:
+        # The import fails with the reason, where an admin sees it.
+        return _UNREADABLE
+
+
+def _import_is_due(state: str) -> bool:
+    """Whether this state of the files was not imported yet and nothing speaks against it now.
+
+    Files that keep changing are imported again and again, but for half of the time at most.
+    """
+    last = runs.latest(runs.LEGACY_IMPORT)
+    if last is None:
+        return True
+    if last.finished_at is None:
+        return False
+    ends = list(
+        db.session.scalars(
+            select(Run.status).where(Run.kind == runs.LEGACY_IMPORT, Run.source == state)
+        )
+    )
+    if "finished" in ends:
+        return False
+    if last.status == "failed" and last.source == state:
+        pause = _RETRY_PAUSES[min(len(ends), len(_RETRY_PAUSES)) - 1]
+    elif last.status == "failed":
+        pause = _AFTER_FAILURE
+    else:
+        took = last.finished_at - (last.started_at or last.created_at)
+        pause = min(max(took, _AFTER_SUCCESS), _LONGEST_PAUSE)
+    return last.finished_at + pause <= now()
+
+
+def _check_is_due(interval: timedelta) -> bool:
+    """Whether the last check is too old, or failed before the import that came after it.
+
+    Not before the first import has ended and not during one: it would report what is on its way.
+    """
+    last_import = runs.latest(runs.LEGACY_IMPORT)
+    if last_import is None or last_import.finished_at is None:
+        return False
+    last = runs.latest(runs.CONSISTENCY_CHECK)
+    if last is None:
+        return True
+    if last.finished_at is None:
+        return False
+    overtaken = (
+        last.status == "failed"
+        and last_import.status == "finished"
+        and last_import.finished_at > last.finished_at
+    )
+    return overtaken or last.created_at + interval <= now()
