@@ -1,10 +1,13 @@
 """The audit trail: one event per act, in the act's own transaction."""
 
+from collections.abc import Mapping, Sequence
+
 from sqlalchemy import insert
 
 from webapp.clock import now
 from webapp.db import transaction
 from webapp.models import AuditEvent
+from webapp.services import bulk
 from webapp.services.actor import current_actor
 
 EVENTS = frozenset(
@@ -16,6 +19,7 @@ EVENTS = frozenset(
         "account.enabled",
         "account.imported",
         "key.deleted",
+        "key.imported",
         "key.expiry_set",
         "key.revealed",
         "key.saved",
@@ -34,6 +38,7 @@ EVENTS = frozenset(
         "second_factor.enabled",
         "second_factor.enrolment_started",
         "second_factor.failed",
+        "second_factor.imported",
         "second_factor.succeeded",
         "security.csrf_rejected",
         "vault.master_keys_missing",
@@ -42,6 +47,7 @@ EVENTS = frozenset(
 """Every event there is. A name outside of it is a mistake in the program."""
 
 Detail = str | int | bool | None
+Details = Mapping[str, Detail]
 
 
 def record(event: str, *, subject_id: int | None = None, **detail: Detail) -> None:
@@ -50,20 +56,43 @@ def record(event: str, *, subject_id: int | None = None, **detail: Detail) -> No
     `detail` never holds a secret: names, versions, fingerprints, reasons. Joins the surrounding
     transaction, or is one of its own. Raises ValueError for an undeclared event.
     """
+    row = dict(zip(_COLUMNS, _row(event, subject_id, detail), strict=True))
+    with transaction() as session:
+        session.execute(insert(AuditEvent).values(row))
+
+
+def record_many(event: str, about: Sequence[tuple[int, Details]]) -> None:
+    """Write `event` about many accounts at once: the id of each, and its detail. See `record`."""
+    rows = [_row(event, subject_id, detail) for subject_id, detail in about]
+    with transaction() as session:
+        bulk.insert_rows(session, AuditEvent, _COLUMNS, rows)
+
+
+_COLUMNS = (
+    "at",
+    "event",
+    "actor_id",
+    "via",
+    "address",
+    "user_agent",
+    "request_id",
+    "subject_id",
+    "detail",
+)
+
+
+def _row(event: str, subject_id: int | None, detail: Details) -> bulk.Row:
     if event not in EVENTS:
         raise ValueError(f"undeclared audit event {event}")
     actor = current_actor()
-    with transaction() as session:
-        session.execute(
-            insert(AuditEvent).values(
-                at=now(),
-                event=event,
-                actor_id=actor.user_id,
-                subject_id=subject_id,
-                via=actor.via,
-                address=actor.address,
-                user_agent=actor.user_agent[:300],
-                request_id=actor.request_id,
-                detail=detail,
-            )
-        )
+    return (
+        now(),
+        event,
+        actor.user_id,
+        actor.via,
+        actor.address,
+        actor.user_agent[:300],
+        actor.request_id,
+        subject_id,
+        detail,
+    )

@@ -124,16 +124,18 @@ def add_version(
     payload: Payload,
     *,
     expires_at: datetime | None,
+    source: str | None = None,
 ) -> StoredKey:
     """Write `payload` as the newest version of the key and make it current.
 
-    Inside a write transaction in which `vault` was loaded for sealing, which makes the writers of
-    one user take turns: that is what keeps version numbers from repeating.
+    `source` says where it came from, by default the way in which somebody acts now. Inside a write
+    transaction in which `vault` was loaded for sealing, which makes the writers of one user take
+    turns: that is what keeps version numbers from repeating.
     """
     at = now()
     key_id, version = _key_row(session, vault.user_id, name, expires_at, at)
-    fingerprint = vault.fingerprint(fingerprinted(payload.value))
-    source = current_actor().via
+    fingerprint = None if payload.locked else vault.fingerprint(fingerprinted(payload.value))
+    source = source or current_actor().via
     session.execute(
         insert(ApiKeyVersion).values(
             api_key_id=key_id,

@@ -1,0 +1,128 @@
+"""Accounts of the predecessor on their way into the database, a batch at a time.
+
+What is new is created. What exists is left as it is, save keys: one that the user does not have
+here is added, and one that still is as it was imported gets a newer value of the predecessor as a
+new version. Nothing is ever deleted, and no role of an existing account changes.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from webapp.clock import now
+from webapp.db import lock
+from webapp.legacy.keys import LegacyKey
+from webapp.legacy.records import LegacySecondFactor, LegacyUser
+from webapp.models import User
+from webapp.models.users import fold
+from webapp.services import audit, key_store, stored_accounts
+from webapp.services.legacy_rows import create_accounts, payload_of
+from webapp.services.stored_accounts import IMPORT, Account, OpenedKey
+from webapp.services.vault import TOTP_SECRET, Vault
+
+Counts = Counter[str]
+"""What became of accounts and keys, by the names of the import's report."""
+
+
+def write(session: Session, users: Sequence[LegacyUser]) -> Counts:
+    """Bring `users`, no two of one name, into the database. Inside `transaction()`.
+
+    Raises IntegrityError when somebody else creates one of them at the same moment; to be tried
+    again then.
+    """
+    lock("legacy accounts", session)
+    existing = _existing(session, users, for_update=True)
+    create_accounts(session, [user for user in users if fold(user.username) not in existing])
+    for user in users:
+        account = existing.get(fold(user.username))
+        if account:
+            _update(session, user, account)
+    return _count(users, existing)
+
+
+def preview(session: Session, users: Sequence[LegacyUser]) -> Counts:
+    """Return what `write` would count, without writing."""
+    return _count(users, _existing(session, users, for_update=False))
+
+
+def _existing(
+    session: Session, users: Sequence[LegacyUser], *, for_update: bool
+) -> dict[str, Account]:
+    names = [fold(user.username) for user in users]
+    return stored_accounts.load(session, names, for_update=for_update)
+
+
+def _update(session: Session, user: LegacyUser, account: Account) -> None:
+    imported = [key for key in user.keys.values() if _is_imported(key, account.keys.get(key.name))]
+    factor = _factor_to_import(user, account)
+    if not imported and not factor:
+        return
+    vault = Vault.load_for_sealing(account.id)
+    for key in imported:
+        _add_version(session, vault, key, account.keys.get(key.name))
+    if factor:
+        session.execute(
+            update(User)
+            .where(User.id == account.id)
+            .values(
+                totp_secret=vault.seal(TOTP_SECRET, factor.secret.encode()),
+                totp_enabled_at=now() if factor.enabled else None,
+            )
+        )
+        audit.record("second_factor.imported", subject_id=account.id, enabled=factor.enabled)
+
+
+def _add_version(session: Session, vault: Vault, key: LegacyKey, stored: OpenedKey | None) -> None:
+    version = key_store.add_version(
+        session,
+        vault,
+        key.name,
+        payload_of(key),
+        expires_at=stored.expires_at if stored else None,
+        source=IMPORT,
+    )
+    audit.record(
+        "key.imported",
+        subject_id=vault.user_id,
+        name=key.name,
+        version=version.version,
+        fingerprint=version.fingerprint,
+    )
+
+
+def _is_imported(key: LegacyKey, stored: OpenedKey | None) -> bool:
+    """Whether the predecessor's value becomes the current one.
+
+    A value that does not open never replaces one that does, or that may again.
+    """
+    if stored is None:
+        return True
+    if not stored.is_as_imported or stored.payload == payload_of(key):
+        return False
+    return not key.is_locked or (stored.payload is not None and stored.payload.locked)
+
+
+def _factor_to_import(user: LegacyUser, account: Account) -> LegacySecondFactor | None:
+    return user.second_factor if account.is_untouched else None
+
+
+def _count(users: Sequence[LegacyUser], existing: Mapping[str, Account]) -> Counts:
+    counts: Counts = Counter()
+    for user in users:
+        account = existing.get(fold(user.username))
+        counts["users_existing" if account else "users_created"] += 1
+        if user.second_factor and (account is None or account.is_untouched):
+            counts["two_factor_imported"] += 1
+        for key in user.keys.values():
+            counts[_counted_as(key, account.keys.get(key.name) if account else None)] += 1
+    return counts
+
+
+def _counted_as(key: LegacyKey, stored: OpenedKey | None) -> str:
+    if _is_imported(key, stored):
+        return "keys_locked" if key.is_locked else "keys_imported"
+    if stored and stored.is_as_imported and stored.is_locked and key.is_locked:
+        return "keys_locked"
+    return "keys_kept"

@@ -1,0 +1,134 @@
+"""New accounts with everything they bring from the predecessor, written as rows in bulk."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from webapp.clock import now
+from webapp.crypto.keyring import Keyring
+from webapp.legacy.keys import VALUE, LegacyKey
+from webapp.legacy.records import LegacyUser
+from webapp.models import ApiKey, ApiKeyVersion, DataKey, User
+from webapp.models.users import fold
+from webapp.services import audit
+from webapp.services.bulk import Row, insert_rows, reserve_ids
+from webapp.services.key_payload import Payload, fingerprinted
+from webapp.services.keyring import current_keyring
+from webapp.services.stored_accounts import IMPORT
+from webapp.services.vault import API_KEY, PASSWORD_DIGEST, TOTP_SECRET, Vault
+
+_USER_COLUMNS = (
+    "id",
+    "username",
+    "username_folded",
+    "name",
+    "email",
+    "password_hash",
+    "imported_digest",
+    "is_admin",
+    "admin_requested",
+    "admin_request_reason",
+    "api_permissions",
+    "totp_secret",
+    "totp_enabled_at",
+    "totp_last_step",
+    "fingerprint_key",
+    "api_keys_updated_at",
+    "created_at",
+    "last_login_at",
+)
+_DATA_KEY_COLUMNS = ("user_id", "number", "wrapped_key", "master_key_id", "created_at")
+_KEY_COLUMNS = ("id", "user_id", "name", "current_version", "created_at", "updated_at")
+_VERSION_COLUMNS = (
+    "api_key_id",
+    "version",
+    "sealed_value",
+    "fingerprint",
+    "source",
+    "created_by_id",
+    "created_at",
+)
+
+
+def payload_of(key: LegacyKey) -> Payload:
+    """Return what is sealed for a key of the predecessor."""
+    value = dict(key.parts) if key.has_fields else key.parts.get(VALUE, "")
+    return Payload(value, dict(key.locked))
+
+
+def create_accounts(session: Session, users: Sequence[LegacyUser]) -> None:
+    """Create an account for each of `users`. Inside `transaction()`.
+
+    Raises IntegrityError where one exists.
+    """
+    user_ids = reserve_ids(session, User, len(users))
+    key_ids = iter(reserve_ids(session, ApiKey, sum(len(user.keys) for user in users)))
+    rows = _Rows(current_keyring())
+    for user_id, user in zip(user_ids, users, strict=True):
+        rows.add(user_id, user, [next(key_ids) for _ in user.keys])
+    insert_rows(session, User, _USER_COLUMNS, rows.users)
+    insert_rows(session, DataKey, _DATA_KEY_COLUMNS, rows.data_keys)
+    insert_rows(session, ApiKey, _KEY_COLUMNS, rows.keys)
+    insert_rows(session, ApiKeyVersion, _VERSION_COLUMNS, rows.versions)
+    about: list[tuple[int, audit.Details]] = [
+        (user_id, {"username": user.username, "keys": len(user.keys)})
+        for user_id, user in zip(user_ids, users, strict=True)
+    ]
+    audit.record_many("account.imported", about)
+
+
+class _Rows:
+    """The rows of a batch, sealed."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._at = now()
+        self.users: list[Row] = []
+        self.data_keys: list[Row] = []
+        self.keys: list[Row] = []
+        self.versions: list[Row] = []
+
+    def add(self, user_id: int, user: LegacyUser, key_ids: Sequence[int]) -> None:
+        at = self._at
+        vault = Vault(user_id, [], None, self._keyring)
+        _, data_key = vault.create_data_key()
+        self.data_keys.append(
+            (user_id, data_key.number, data_key.wrapped_key, data_key.master_key_id, at)
+        )
+        self.users.append(_user_row(user_id, user, vault, at))
+        for key_id, (name, key) in zip(key_ids, user.keys.items(), strict=True):
+            payload = payload_of(key)
+            sealed = vault.seal(API_KEY, payload.to_bytes(), name, 1)
+            fingerprint = (
+                None if payload.locked else vault.fingerprint(fingerprinted(payload.value))
+            )
+            self.keys.append((key_id, user_id, name, 1, at, at))
+            self.versions.append((key_id, 1, sealed, fingerprint, IMPORT, None, at))
+
+
+def _user_row(user_id: int, user: LegacyUser, vault: Vault, at: datetime) -> Row:
+    factor = user.second_factor
+    digest = (
+        vault.seal(PASSWORD_DIGEST, user.password_hash.encode()) if user.has_sha256_hash else None
+    )
+    return (
+        user_id,
+        user.username,
+        fold(user.username),
+        user.name,
+        user.email,
+        None if user.has_sha256_hash else user.password_hash,
+        digest,
+        user.is_admin,
+        user.admin_request,
+        user.reason,
+        dict(user.api_permissions),
+        vault.seal(TOTP_SECRET, factor.secret.encode()) if factor else None,
+        at if factor and factor.enabled else None,
+        0,
+        vault.sealed_fingerprint_key(),
+        user.api_keys_updated or (at if user.keys else None),
+        user.created_at or at,
+        user.last_login,
+    )

@@ -1,0 +1,155 @@
+"""Accounts with all their keys opened, many at a time: what import and check compare with.
+
+Three statements for any number of accounts.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, and_, or_, select
+from sqlalchemy.orm import Session
+
+from webapp.db import Base
+from webapp.models import ApiKey, ApiKeyVersion, DataKey, User
+from webapp.services.key_payload import Payload
+from webapp.services.keyring import current_keyring
+from webapp.services.vault import API_KEY, Locked, Vault, WrappedKey
+
+IMPORT = "import"
+"""What `api_key_versions.source` says of a value from the predecessor."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedKey:
+    """A stored key, also one in the trash; `payload` is None when it does not open now."""
+
+    payload: Payload | None = field(repr=False)
+    source: str
+    is_deleted: bool
+    expires_at: datetime | None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether it, or a part of it, does not open."""
+        return self.payload is None or self.payload.locked
+
+    @property
+    def is_as_imported(self) -> bool:
+        """Whether nobody changed or deleted it since it came from the predecessor."""
+        return self.source == IMPORT and not self.is_deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account with its keys by name.
+
+    `is_untouched`: it has no second factor, and its password is still the predecessor's, so that
+    nobody has signed in here and removed one.
+    """
+
+    id: int
+    username: str
+    is_admin: bool
+    is_untouched: bool
+    keys: Mapping[str, OpenedKey]
+
+
+def load(
+    session: Session, folded_names: Sequence[str], *, for_update: bool = False
+) -> dict[str, Account]:
+    """Return the accounts of these names by folded name.
+
+    With `for_update`, inside `transaction()`, nobody changes their keys until it ends.
+    """
+    users = session.execute(
+        _locked(select(*_ACCOUNT_COLUMNS), User, for_update=for_update)
+        .where(User.username_folded.in_(folded_names))
+        .order_by(User.id)
+    ).all()
+    if not users:
+        return {}
+    ids = [user.id for user in users]
+    wrapped = _wrapped_keys(session, ids)
+    keys = _current_versions(session, ids, for_update=for_update)
+    return {user.username_folded: _opened(user, wrapped[user.id], keys[user.id]) for user in users}
+
+
+_ACCOUNT_COLUMNS = (
+    User.id,
+    User.username,
+    User.username_folded,
+    User.is_admin,
+    User.fingerprint_key,
+    and_(
+        User.totp_secret.is_(None),
+        or_(User.imported_digest.is_not(None), User.password_hash.startswith("$2")),
+    ).label("is_untouched"),
+)
+
+
+def _wrapped_keys(session: Session, user_ids: Sequence[int]) -> Mapping[int, list[WrappedKey]]:
+    found = defaultdict(list)
+    for row in session.execute(
+        select(DataKey.user_id, DataKey.number, DataKey.wrapped_key, DataKey.master_key_id).where(
+            DataKey.user_id.in_(user_ids)
+        )
+    ):
+        found[row.user_id].append(WrappedKey(row.number, row.wrapped_key, row.master_key_id))
+    return found
+
+
+def _current_versions(
+    session: Session, user_ids: Sequence[int], *, for_update: bool
+) -> Mapping[int, list[Row[Any]]]:
+    found = defaultdict(list)
+    statement = select(
+        ApiKey.user_id,
+        ApiKey.name,
+        ApiKey.deleted_at,
+        ApiKey.expires_at,
+        ApiKeyVersion.version,
+        ApiKeyVersion.sealed_value,
+        ApiKeyVersion.source,
+    ).outerjoin(
+        ApiKeyVersion,
+        and_(
+            ApiKeyVersion.api_key_id == ApiKey.id,
+            ApiKeyVersion.version == ApiKey.current_version,
+        ),
+    )
+    for row in session.execute(
+        _locked(statement, ApiKey, for_update=for_update)
+        .where(ApiKey.user_id.in_(user_ids))
+        .order_by(ApiKey.id)
+    ):
+        found[row.user_id].append(row)
+    return found
+
+
+def _locked(
+    statement: Select[*tuple[Any, ...]], model: type[Base], *, for_update: bool
+) -> Select[*tuple[Any, ...]]:
+    return statement.with_for_update(of=model) if for_update else statement
+
+
+def _opened(user: Row[Any], wrapped: Sequence[WrappedKey], keys: Sequence[Row[Any]]) -> Account:
+    vault = Vault(user.id, wrapped, user.fingerprint_key, current_keyring())
+    opened = {
+        row.name: OpenedKey(
+            _payload(vault, row), row.source or "", row.deleted_at is not None, row.expires_at
+        )
+        for row in keys
+    }
+    return Account(user.id, user.username, user.is_admin, bool(user.is_untouched), opened)
+
+
+def _payload(vault: Vault, row: Row[Any]) -> Payload | None:
+    try:
+        return Payload.from_bytes(
+            vault.open(API_KEY, row.sealed_value or "", row.name, row.version or 0)
+        )
+    except Locked:
+        return None
