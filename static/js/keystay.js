@@ -14,9 +14,11 @@
     ...root.querySelectorAll(selector),
   ];
 
-  // Reads a short text out to screen readers, after what they are saying now.
+  // Has screen readers say a short text after what they are saying now, the same text as before too.
   function announce(text) {
-    document.getElementById("announcer").textContent = text;
+    const place = document.getElementById("announcer");
+    place.textContent = "";
+    setTimeout(() => (place.textContent = text), 50);
   }
 
   function showAlert(text) {
@@ -128,7 +130,7 @@
       if (left <= 0 || !box.isConnected) return hide(box, left <= 0);
       if (left <= 10 && !warned) {
         warned = true;
-        announce("The value hides in 10 seconds. Keep showing is the button after it.");
+        announce("The value hides in 10 seconds. Press Keep showing for longer.");
       }
     };
     keep.hidden = false;
