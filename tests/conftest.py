@@ -15,10 +15,12 @@ from sqlalchemy import Engine, event
 
 from devserver.embedded_redis import EmbeddedRedis
 from tests.servers import PostgresServer
-from tests.visitor import Visitor
+from tests.visitor import Visitor, new_visitor
 from webapp import create_app
 from webapp.config import PasswordCost, Settings
 from webapp.db import db, dispose_engines
+
+pytest_plugins = ["tests.worker_process"]
 
 CHEAP_PASSWORDS = PasswordCost(memory_kib=64, passes=1, lanes=1)
 ENVIRON = {
@@ -157,10 +159,8 @@ def app(settings: Settings) -> Iterator[Flask]:
 
 @pytest.fixture
 def client(app: Flask) -> Visitor:
-    """Somebody's browser without JavaScript; `app.test_client()` is another one."""
-    visitor = app.test_client()
-    assert isinstance(visitor, Visitor)
-    return visitor
+    """Somebody's browser without JavaScript; `new_visitor(app)` is another one."""
+    return new_visitor(app)
 
 
 @pytest.fixture

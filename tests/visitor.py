@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -30,3 +31,8 @@ class Visitor(FlaskClient):
             if found:
                 return found[1]
         raise AssertionError(f"no form with a CSRF token on {' or '.join(pages)}")
+
+
+def new_visitor(app: Flask) -> Visitor:
+    """Return another browser, with a cookie jar of its own."""
+    return Visitor(app, app.response_class, use_cookies=True)
