@@ -27,6 +27,13 @@ class RejectedRecord(Exception):
     """The record cannot become an account; the message is the reason, for people."""
 
 
+class DuplicateName(RejectedRecord):
+    """The name stands in the file before, ignoring case; the first record counts."""
+
+    def __init__(self) -> None:
+        super().__init__("the username stands twice in the file, ignoring case")
+
+
 @dataclass(frozen=True, slots=True)
 class LegacySecondFactor:
     """A TOTP secret in base32 without padding. Not `enabled`: prepared, and not asked for yet."""
@@ -99,6 +106,12 @@ def check_username(username: str) -> None:
         raise RejectedRecord(f"the username is not 1 to {MAX_USERNAME} characters long")
     if "\0" in username or not _is_unicode(username):
         raise RejectedRecord("the username contains a character that is not allowed")
+
+
+def printable(username: str) -> str:
+    """Return `username` in a form that can be stored and shown, whatever stands in the file."""
+    text = username[:MAX_USERNAME].encode("utf-8", "replace").decode("utf-8")
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _is_unicode(text: str) -> bool:

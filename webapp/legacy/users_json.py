@@ -21,7 +21,7 @@ from ijson.common import JSONError
 
 from webapp.legacy import files
 from webapp.legacy.files import KEY_FILE, SECOND_FACTORS, USERS, Copies, LegacyUnreadable, Torn
-from webapp.legacy.records import LegacyUser, RejectedRecord, parse_user
+from webapp.legacy.records import DuplicateName, LegacyUser, RejectedRecord, parse_user
 from webapp.legacy.scratch import Scratch
 from webapp.legacy.structure import Malformed, fold, scan
 from webapp.legacy.tokens import KeyFileNeeded, TokenKeys
@@ -180,7 +180,7 @@ class Snapshot:
         self, number: int | None, username: str, record: object
     ) -> LegacyUser | RejectedRecord:
         if number is not None and self._has_duplicates and self._number_of(username) != number:
-            return RejectedRecord("the username stands twice in the file, ignoring case")
+            return DuplicateName()
         factor = self._scratch.second_factor(username) if self._has_second_factors else None
         try:
             return parse_user(username, record, factor, tokens=self._tokens)

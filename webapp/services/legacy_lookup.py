@@ -1,28 +1,174 @@
-"""What the predecessor's files know that the import has not brought over yet."""
+"""What the predecessor's files know that the import has not brought over yet.
 
-from collections.abc import Collection
+It costs next to nothing once the present state of the files was imported whole. Until then each
+process reads the files once for each state of them, and finds single accounts in an index.
+"""
 
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import structlog
+from flask import current_app
+from sqlalchemy import exists, select
+from sqlalchemy.exc import IntegrityError
+
+from webapp.config import Settings, current_settings
+from webapp.db import db, transaction
+from webapp.legacy import files
+from webapp.legacy.files import LegacyUnreadable
+from webapp.legacy.records import LegacyUser
+from webapp.legacy.users_json import Snapshot, open_snapshot
+from webapp.models import Run
+from webapp.services import legacy_accounts, runs
+from webapp.services.errors import ServiceError
 from webapp.services.key_payload import Payload
+from webapp.services.legacy_rows import payload_of
+
+_PATIENCE_SECONDS = 0.5
+"""How long a request waits for a file that is being written."""
+_MOST_OF_THE_TIME = 10
+"""What was read serves for so many times as long as reading took, even when the files changed."""
+
+_log = structlog.get_logger(__name__)
+
+
+class NamesUnknown(ServiceError):
+    """The files cannot be read, so nobody knows whether a name is taken there."""
+
+    message = (
+        "The earlier application's files cannot be read at the moment, so it is not known whether"
+        " this name is free. Try again shortly."
+    )
 
 
 def ensure_imported(username: str) -> bool:
     """Bring this one account in from the legacy files if it is there and nobody did yet.
 
-    Return whether it is in the database afterwards. Without legacy files, or when this very state
-    of the files was imported whole, nothing is read.
+    Return whether it is in the database afterwards as far as the files can tell; False without
+    legacy files, when this very state of them was imported whole, and when they cannot be read
+    (which the admin page shows). Not inside `transaction()`.
     """
-    return False
+    user = _find(username)
+    if user is None:
+        return False
+    try:
+        with transaction() as session:
+            legacy_accounts.write(session, [user])
+    except IntegrityError:
+        _log.info("legacy_account_came_first", username=user.username)
+    return True
 
 
 def username_in_legacy(username: str) -> bool:
-    """Whether the files hold this username, ignoring case."""
-    return False
+    """Whether the files hold this username, ignoring case, be it in a record that was rejected.
+
+    Asked at signup, where a wrong no would hand somebody's keys to a stranger: the files are looked
+    into as they are now. Raises NamesUnknown when they cannot be read.
+    """
+    settings = current_settings()
+    if not settings.legacy_enabled:
+        return False
+    try:
+        with _index(settings, _state(settings), fresh=True) as snapshot:
+            return username in snapshot
+    except LegacyUnreadable as error:
+        raise NamesUnknown from error
 
 
 def keys_not_imported(username: str, stored: Collection[str]) -> dict[str, Payload]:
     """Return the keys of the user in the legacy file that the database has no row for yet.
 
-    Empty when this very state of the files was imported whole, and when the files cannot be read
-    (which the admin page shows): the database's keys are answer enough then.
+    Empty when this very state of the files was imported whole, and when they cannot be read: the
+    database's keys are answer enough then, and the admin page shows it.
     """
-    return {}
+    user = _find(username)
+    if user is None:
+        return {}
+    return {name: payload_of(key) for name, key in user.keys.items() if name not in stored}
+
+
+def _find(username: str) -> LegacyUser | None:
+    """Return the account in the files unless they were imported as they are."""
+    settings = current_settings()
+    if not settings.legacy_enabled:
+        return None
+    try:
+        state = _state(settings)
+        if _was_imported(state):
+            return None
+        with _index(settings, state, fresh=False) as snapshot:
+            found = snapshot.find(username)
+    except LegacyUnreadable as error:
+        _log.warning("legacy_files_unreadable", reason=str(error))
+        return None
+    return found if isinstance(found, LegacyUser) else None
+
+
+def _state(settings: Settings) -> str:
+    assert settings.legacy_dir is not None  # noqa: S101 - legacy_enabled says so
+    return files.stamp(settings.legacy_dir, settings.legacy_encryption_keys).text
+
+
+def _was_imported(state: str) -> bool:
+    cache = _cache()
+    if cache.imported != state:
+        imported = db.session.scalar(
+            select(
+                exists().where(
+                    Run.kind == runs.LEGACY_IMPORT, Run.status == "finished", Run.source == state
+                )
+            )
+        )
+        if imported:
+            cache.imported = state
+    return cache.imported == state
+
+
+@dataclass
+class _Cache:
+    """What this process remembers of the files."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    imported: str = ""
+    """The last state of the files that is known to have been imported."""
+    snapshot: Snapshot | None = None
+    read_at: float = 0.0
+    took: float = 0.0
+
+
+def _cache() -> _Cache:
+    cache: _Cache = current_app.extensions.setdefault("keystay_legacy_cache", _Cache())
+    return cache
+
+
+@contextmanager
+def _index(settings: Settings, state: str, *, fresh: bool) -> Iterator[Snapshot]:
+    """Hold the snapshot of this process for the block, read anew when the files have changed.
+
+    Unless `fresh`, an older one serves for a while, so that files which change all the time do not
+    keep the process reading.
+    """
+    assert settings.legacy_dir is not None  # noqa: S101 - legacy_enabled says so
+    cache = _cache()
+    with cache.lock:
+        kept = cache.snapshot
+        age = time.monotonic() - cache.read_at
+        recent = not fresh and age < cache.took * _MOST_OF_THE_TIME
+        if kept is None or (kept.stamp != state and not recent):
+            started = time.monotonic()
+            cache.snapshot = open_snapshot(
+                settings.legacy_dir,
+                settings.legacy_encryption_keys,
+                patience_seconds=_PATIENCE_SECONDS,
+            )
+            if kept is not None:
+                kept.close()
+            cache.read_at = time.monotonic()
+            cache.took = cache.read_at - started
+            kept = cache.snapshot
+        started = time.monotonic()
+        yield kept
+        cache.took = max(cache.took, time.monotonic() - started)  # the first search makes the index

@@ -18,7 +18,7 @@ from webapp.config import current_settings
 from webapp.db import db, transaction
 from webapp.legacy import files
 from webapp.legacy.files import LegacyUnreadable
-from webapp.legacy.records import LegacyUser, RejectedRecord
+from webapp.legacy.records import LegacyUser, RejectedRecord, printable
 from webapp.legacy.users_json import Account, Snapshot, open_snapshot
 from webapp.services import legacy_accounts, runs
 from webapp.services.errors import ServiceError
@@ -29,7 +29,6 @@ from webapp.services.runs import Lease
 BATCH: Final = 500
 """Accounts in one transaction: enough to be fast, few enough to let savers in between."""
 _TRIES: Final = 3
-_SHOWN_NAME: Final = 150
 
 
 class LegacyNotConfigured(ServiceError):
@@ -156,22 +155,16 @@ def _sorted(
     warnings: list[str] = []
     for account in batch:
         if isinstance(account.user, RejectedRecord):
-            rejected.append(Rejected(_shown(account.username), str(account.user)))
+            rejected.append(Rejected(printable(account.username), str(account.user)))
         else:
             users.append(account.user)
-            name = _shown(account.username)
+            name = printable(account.username)
             warnings.extend(f"{name}: {warning}" for warning in account.user.warnings)
     return users, rejected, warnings
 
 
 def _details(report: ImportReport, snapshot: Snapshot) -> dict[str, Any]:
     return report.details() | {"digest": snapshot.digest}
-
-
-def _shown(username: str) -> str:
-    """Return a name that can be stored and shown, whatever stands in the file."""
-    text = username[:_SHOWN_NAME].encode("utf-8", "replace").decode("utf-8")
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 @contextmanager

@@ -1,0 +1,246 @@
+"""Comparing the predecessor's files with the database: every account, every key, values opened.
+
+A check writes what it found when it has seen everything, and not before: from a side that could not
+be read to the end nothing is concluded. Memory does not grow with the number of accounts.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Final, cast
+
+from sqlalchemy import Table, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from webapp.clock import now
+from webapp.db import db, transaction
+from webapp.legacy.compare import Difference, Kind, StoredUser, differences
+from webapp.legacy.keys import VALUE, LegacyKey
+from webapp.legacy.records import DuplicateName, LegacyUser, printable
+from webapp.legacy.users_json import Account, Snapshot
+from webapp.models import Discrepancy, User
+from webapp.models.users import fold
+from webapp.services import runs, stored_accounts
+from webapp.services.key_payload import Payload
+from webapp.services.keyring import current_keyring
+from webapp.services.legacy_migration import configured_folder, open_files
+from webapp.services.runs import Lease
+
+BATCH: Final = 500
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """`equal` counts the users of whom nothing differs; `items` are the open discrepancies."""
+
+    equal: int
+    discrepancies: Mapping[str, int]
+    items: Sequence[Difference]
+
+
+def check_consistency() -> CheckReport:
+    """Compare LEGACY_DIR with the database in the foreground.
+
+    Raises LegacyFilesUnreadable, LegacyNotConfigured, and NotAvailable while a worker checks.
+    """
+    lease = runs.begin(runs.CONSISTENCY_CHECK)
+    with runs.working(lease):
+        return _check(lease)
+
+
+def run_check(run_id: int) -> CheckReport:
+    """Do the work of a run in the background. Raises as above."""
+    with runs.working(runs.take(run_id)) as lease:
+        return _check(lease)
+
+
+def open_discrepancies() -> list[Difference]:
+    """Return what the last complete check found."""
+    rows = db.session.execute(
+        select(Discrepancy.kind, Discrepancy.username, Discrepancy.key_name)
+        .where(Discrepancy.closed_at.is_(None))
+        .order_by(Discrepancy.kind, Discrepancy.username, Discrepancy.key_name)
+    )
+    return [Difference(Kind(row.kind), row.username, row.key_name) for row in rows]
+
+
+def _check(lease: Lease) -> CheckReport:
+    current_keyring()  # refuses here rather than in the middle
+    started_at = now()
+    folder = configured_folder()
+    with open_files(folder, lease.renew) as snapshot, closing(_Findings()) as found:
+        accounts = db.session.scalar(select(func.count()).select_from(User)) or 0
+        _progress(lease, 0, total=snapshot.total + accounts)
+        done = 0
+        for compared in (_compare_legacy(snapshot, found), _compare_database(snapshot, found)):
+            for number in compared:
+                done += number
+                _progress(lease, done)
+        for batch in found.batches():
+            with transaction() as session:
+                _upsert(session, lease.run_id, batch)
+                lease.checkpoint(session)
+        with transaction() as session:
+            _close_others(session, started_at, found.unjudged)
+            counts = _open_by_kind(session)
+            runs.finish(lease, counts={"equal": found.equal, **counts})
+    return CheckReport(found.equal, counts, open_discrepancies())
+
+
+def _progress(lease: Lease, done: int, *, total: int | None = None) -> None:
+    lease.renew()
+    with transaction() as session:
+        lease.checkpoint(session, cursor=done, total=total)
+
+
+def _compare_legacy(snapshot: Snapshot, found: "_Findings") -> Iterator[int]:
+    """Compare every account of the files; yield how many were done, batch by batch."""
+    accounts = snapshot.accounts()
+    while batch := list(islice(accounts, BATCH)):
+        names = [fold(account.username) for account in batch]
+        stored = stored_accounts.load(db.session(), names)
+        db.session.rollback()
+        for account, name in zip(batch, names, strict=True):
+            _compare_account(account, stored.get(name), found)
+        yield len(batch)
+
+
+def _compare_account(
+    account: Account, stored: stored_accounts.Account | None, found: "_Findings"
+) -> None:
+    if isinstance(account.user, DuplicateName):
+        return
+    username = printable(account.username)
+    if stored is None:
+        found.add([Difference(Kind.ONLY_IN_LEGACY, username)])
+    elif isinstance(account.user, LegacyUser):
+        found.add(differences(account.user, _stored_side(stored)), compared=True)
+    else:
+        found.unjudged.add(username)
+
+
+def _compare_database(snapshot: Snapshot, found: "_Findings") -> Iterator[int]:
+    """Look for accounts that the files do not have, those made here included."""
+    last = 0
+    while True:
+        rows = db.session.execute(
+            select(User.id, User.username).where(User.id > last).order_by(User.id).limit(BATCH)
+        ).all()
+        db.session.rollback()
+        if not rows:
+            return
+        found.add(
+            [
+                Difference(Kind.ONLY_IN_DATABASE, row.username)
+                for row in rows
+                if row.username not in snapshot
+            ]
+        )
+        last = rows[-1].id
+        yield len(rows)
+
+
+def _stored_side(account: stored_accounts.Account) -> StoredUser:
+    keys = {
+        name: _legacy_key(name, key.payload)
+        for name, key in account.keys.items()
+        if not key.is_deleted
+    }
+    return StoredUser(account.username, account.is_admin, keys)
+
+
+def _legacy_key(name: str, payload: Payload | None) -> LegacyKey | None:
+    if payload is None:
+        return None
+    if isinstance(payload.value, str):
+        parts = {VALUE: payload.value} if payload.value else {}
+    else:
+        parts = dict(payload.value)
+    return LegacyKey(name, parts, payload.legacy_tokens)
+
+
+def _upsert(session: Session, run_id: int, batch: Sequence[Difference]) -> None:
+    """Store differences: one that is open already was seen again."""
+    dialect = session.connection().dialect.name
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    at = now()
+    statement = insert(cast("Table", Discrepancy.__table__)).on_conflict_do_update(
+        index_elements=["kind", "username", "key_name"],
+        index_where=Discrepancy.closed_at.is_(None),
+        set_={"last_run_id": run_id, "last_seen_at": at},
+    )
+    seen = {"first_run_id": run_id, "last_run_id": run_id, "first_seen_at": at, "last_seen_at": at}
+    session.execute(
+        statement,
+        [
+            {"kind": found.kind, "username": found.username, "key_name": found.key_name, **seen}
+            for found in batch
+        ],
+    )
+
+
+def _close_others(session: Session, started_at: datetime, unjudged: Set[str]) -> None:
+    """Close what this check did not see any more, save of users whom it could not judge."""
+    last = 0
+    while True:
+        rows = session.execute(
+            select(Discrepancy.id, Discrepancy.username)
+            .where(
+                Discrepancy.closed_at.is_(None),
+                Discrepancy.last_seen_at < started_at,
+                Discrepancy.id > last,
+            )
+            .order_by(Discrepancy.id)
+            .limit(BATCH)
+        ).all()
+        if not rows:
+            return
+        last = rows[-1].id
+        gone = [row.id for row in rows if row.username not in unjudged]
+        session.execute(update(Discrepancy).where(Discrepancy.id.in_(gone)).values(closed_at=now()))
+
+
+def _open_by_kind(session: Session) -> dict[str, int]:
+    rows = session.execute(
+        select(Discrepancy.kind, func.count())
+        .where(Discrepancy.closed_at.is_(None))
+        .group_by(Discrepancy.kind)
+    )
+    found = dict(rows.tuples().all())
+    return {kind.value: found.get(kind.value, 0) for kind in Kind}
+
+
+class _Findings:
+    """What a check has found so far, on disk: SQLite removes the file's name at once.
+
+    `equal` counts the accounts of which nothing differs. `unjudged` are those whose record in the
+    file cannot be read: nothing is concluded about them.
+    """
+
+    def __init__(self) -> None:
+        self.equal = 0
+        self.unjudged: set[str] = set()
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=OFF")
+        self._db.execute("CREATE TABLE found (kind TEXT, username TEXT, key_name TEXT)")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add(self, found: Sequence[Difference], *, compared: bool = False) -> None:
+        """Keep differences; with `compared` they are all that one account has."""
+        if compared and not found:
+            self.equal += 1
+        self._db.executemany(
+            "INSERT INTO found VALUES (?, ?, ?)",
+            ((one.kind.value, one.username, one.key_name) for one in found),
+        )
+
+    def batches(self) -> Iterator[list[Difference]]:
+        rows = self._db.execute("SELECT kind, username, key_name FROM found ORDER BY rowid")
+        while batch := rows.fetchmany(BATCH):
+            yield [Difference(Kind(kind), username, key) for kind, username, key in batch]
