@@ -2,6 +2,9 @@
 
 from flask import Flask
 
+from webapp.cli.legacy import legacy
+
 
 def init_app(app: Flask) -> None:
     """Register every command group."""
+    app.cli.add_command(legacy)
