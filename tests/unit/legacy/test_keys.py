@@ -44,7 +44,11 @@ def test_tokens_are_opened_and_plain_values_stay_as_they_are() -> None:
     assert warnings == []
 
 
-@pytest.mark.parametrize("empty", ["", None, "  \n", token(""), token(" ")])
+@pytest.mark.parametrize(
+    "empty",
+    ["", None, "  \n", token(""), token(" ")],
+    ids=["empty", "null", "blank", "empty token", "blank token"],
+)
 def test_an_empty_value_is_no_key(empty: str | None) -> None:
     assert parse({"openai": empty, "smtp_host": empty}) == ({}, [])
 
