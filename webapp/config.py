@@ -6,19 +6,45 @@ Nothing else in the application reads the environment, except that the provider 
 """
 
 import os
+import re
 import secrets
-from collections.abc import Callable, Mapping
+from base64 import urlsafe_b64decode
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, cast
+from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
 from flask import current_app
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from webapp.private_files import TooOpen, create_once, read_private
+from webapp.environment import (
+    ConfigError,
+    Reader,
+    from_file,
+    read_env_file,
+    reason,
+    refuse_open_env_file,
+)
+from webapp.private_files import create_once, make_private_folder
 from webapp.providers import PROVIDERS
+
+__all__ = [
+    "OWASP_MINIMUM",
+    "RFC9106_LOW_MEMORY",
+    "ROOT",
+    "ConfigError",
+    "LegacyMode",
+    "LogFormat",
+    "PasswordCost",
+    "SecondFactorPolicy",
+    "Settings",
+    "SignupMode",
+    "current_settings",
+    "load_environ",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,11 +54,11 @@ LegacyMode = Literal["import", "mirror", "off"]
 LogFormat = Literal["json", "console"]
 
 _MIN_SECRET_KEY_LENGTH = 32
-_WEAK_SECRET_KEYS = frozenset({"dev", "development", "secret", "changeme", "change-me", "password"})
-
-
-class ConfigError(Exception):
-    """A setting is missing or invalid; the message is one line that names the variable."""
+_PLACEHOLDER = re.compile(
+    "(change|replace)[-_ ]?(me|this)|your[-_ ]?secret|insecure|placeholder", re.IGNORECASE
+)
+_HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?")
+_MASTER_KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -59,6 +85,8 @@ class Settings:
     secret_key: str = field(repr=False)
     master_keys: str | None = field(repr=False)
     """The text of MASTER_KEYS or of the file; None in development until one is created."""
+    master_keys_variable: Literal["MASTER_KEYS", "MASTER_KEYS_FILE"]
+    """Which variable an error in that text is about."""
     legacy_dir: Path | None
     legacy_mode: LegacyMode
     legacy_encryption_keys: tuple[str, ...] = field(repr=False)
@@ -98,26 +126,31 @@ class Settings:
     def from_environ(cls, environ: Mapping[str, str], root: Path = ROOT) -> "Settings":
         """Build the settings from `environ`, with the defaults of the outside contract.
 
-        Creates the instance folder (0700), and in development the secret key in it (0600).
-        Raises ConfigError for the first setting that is missing or invalid.
+        Creates the instance folder (0700), and in development the secret key in it (0600). Paths
+        are relative to `root`. Raises ConfigError for the first setting that is missing or invalid.
         """
-        read = _Reader(environ)
+        read = Reader(environ)
         env = read.choice("KEYSTAY_ENV", ("production", "development"), "production")
         development = env == "development"
-        if not development and read.text("FLASK_DEBUG") not in (None, "0", "false"):
-            raise ConfigError("FLASK_DEBUG: must be off in production; unset it")
+        if not development:
+            _refuse_debug(read)
+            refuse_open_env_file(environ, root / ".env")
         instance_dir = read.path("INSTANCE_DIR", root) or root / "instance"
         _make_instance_dir(instance_dir)
+        master_keys_variable, master_keys = _master_keys(
+            read, root, instance_dir, development=development
+        )
         return cls(
             env=cast('Literal["production", "development"]', env),
             instance_dir=instance_dir,
-            database_url=_database_url(read, instance_dir),
+            database_url=_database_url(read, root, instance_dir),
             redis_url=_redis_url(read),
             secret_key=_secret_key(read, instance_dir, development=development),
-            master_keys=_master_keys(read, root, instance_dir, development=development),
-            legacy_dir=read.path("LEGACY_DIR", root),
+            master_keys=master_keys,
+            master_keys_variable=master_keys_variable,
+            legacy_dir=_legacy_dir(read, root),
             legacy_mode=cast("LegacyMode", _legacy_mode(read)),
-            legacy_encryption_keys=read.items("LEGACY_ENCRYPTION_KEYS"),
+            legacy_encryption_keys=_legacy_encryption_keys(read),
             consistency_interval_minutes=read.number("CONSISTENCY_INTERVAL_MINUTES", 60, 1, 10_080),
             signup=cast(
                 "SignupMode",
@@ -132,7 +165,7 @@ class Settings:
                 ),
             ),
             share_environment_keys=read.flag("SHARE_ENVIRONMENT_KEYS", default=development),
-            accept_missing_master_keys=frozenset(read.items("ACCEPT_MISSING_MASTER_KEYS")),
+            accept_missing_master_keys=_accepted_ids(read),
             session_idle_minutes=read.number("SESSION_IDLE_MINUTES", 60, 1, 10_080),
             session_max_hours=read.number("SESSION_MAX_HOURS", 24, 1, 720),
             recent_auth_minutes=read.number("RECENT_AUTH_MINUTES", 10, 1, 1_440),
@@ -156,9 +189,10 @@ def load_environ(root: Path = ROOT) -> dict[str, str]:
     """Return the process's environment on top of the `.env` file of the checkout, if there is one.
 
     Like everywhere, an empty value counts as unset, so it does not hide a line of the file.
+    Raises ConfigError when the file cannot be read.
     """
-    from_file = {k: v for k, v in dotenv_values(root / ".env").items() if v}
-    return from_file | {k: v for k, v in os.environ.items() if v}
+    from_process = {k: v for k, v in os.environ.items() if v.strip()}
+    return read_env_file(root / ".env") | from_process
 
 
 def current_settings() -> Settings:
@@ -166,55 +200,22 @@ def current_settings() -> Settings:
     return cast("Settings", current_app.extensions["keystay_settings"])
 
 
-class _Reader:
-    """Typed access to the environment; an empty value counts as unset."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-
-    def text(self, name: str) -> str | None:
-        return self._environ.get(name, "").strip() or None
-
-    def items(self, name: str) -> tuple[str, ...]:
-        value = (self.text(name) or "").replace("\n", ",")
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-
-    def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
-        value = (self.text(name) or default).lower()
-        if value not in allowed:
-            raise ConfigError(f"{name}: must be one of {', '.join(allowed)}, not {value!r}")
-        return value
-
-    def flag(self, name: str, *, default: bool) -> bool:
-        value = (self.text(name) or ("1" if default else "0")).lower()
-        if value not in {"1", "0", "true", "false", "on", "off", "yes", "no"}:
-            raise ConfigError(f"{name}: must be 1 or 0, not {value!r}")
-        return value in {"1", "true", "on", "yes"}
-
-    def number(self, name: str, default: int, low: int, high: int) -> int:
-        value = self.text(name) or str(default)
-        if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
-            raise ConfigError(f"{name}: must be a whole number from {low} to {high}, not {value!r}")
-        return int(value)
-
-    def path(self, name: str, root: Path) -> Path | None:
-        value = self.text(name)
-        return root / Path(value).expanduser() if value else None
+def _refuse_debug(read: Reader) -> None:
+    if (read.text("FLASK_DEBUG") or "0").lower() not in {"0", "false", "no"}:
+        raise ConfigError("FLASK_DEBUG: must be off in production; unset it")
 
 
 def _make_instance_dir(instance_dir: Path) -> None:
     try:
-        instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(instance_dir)
     except OSError as error:
-        raise ConfigError(
-            f"INSTANCE_DIR: cannot create {instance_dir}: {error.strerror}"
-        ) from error
+        raise ConfigError(f"INSTANCE_DIR: cannot create {instance_dir}: {reason(error)}") from error
 
 
-def _database_url(read: _Reader, instance_dir: Path) -> URL:
+def _database_url(read: Reader, root: Path, instance_dir: Path) -> URL:
     text = read.text("DATABASE_URL")
     if text is None:
-        return URL.create("sqlite", database=str(instance_dir / "keystay.db"))
+        return URL.create("sqlite", database=str(instance_dir.absolute() / "keystay.db"))
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
@@ -224,24 +225,36 @@ def _database_url(read: _Reader, instance_dir: Path) -> URL:
     if url.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
         return url.set(drivername="postgresql+psycopg")
     if url.drivername == "sqlite":
-        if not url.database or url.database == ":memory:":
-            raise ConfigError(
-                "DATABASE_URL: sqlite needs a file, such as sqlite:///instance/keystay.db"
-            )
-        return url.set(database=str(Path(url.database).absolute()))
+        return _sqlite_url(url, root)
     raise ConfigError(
         f"DATABASE_URL: {url.drivername!r} is not supported; use sqlite:///FILE or postgresql://…"
     )
 
 
-def _redis_url(read: _Reader) -> str | None:
+def _sqlite_url(url: URL, root: Path) -> URL:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ConfigError(
+            "DATABASE_URL: sqlite needs a file, such as sqlite:///instance/keystay.db"
+        )
+    # Not relative to the folder that somebody happens to be in: that would be another, empty one.
+    path = root.absolute() / url.database
+    if not path.parent.is_dir():
+        raise ConfigError(f"DATABASE_URL: there is no folder {path.parent}")
+    return url.set(database=str(path))
+
+
+def _redis_url(read: Reader) -> str | None:
     url = read.text("REDIS_URL")
     if url and not url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigError("REDIS_URL: must begin with redis://, rediss:// or unix://")
+    try:
+        _ = urlsplit(url or "").port
+    except ValueError:
+        raise ConfigError("REDIS_URL: not an address of a Redis") from None
     return url
 
 
-def _secret_key(read: _Reader, instance_dir: Path, *, development: bool) -> str:
+def _secret_key(read: Reader, instance_dir: Path, *, development: bool) -> str:
     value = read.text("SECRET_KEY")
     if value is None:
         if not development:
@@ -249,48 +262,77 @@ def _secret_key(read: _Reader, instance_dir: Path, *, development: bool) -> str:
                 "SECRET_KEY: is required in production;"
                 ' make one with: python -c "import secrets; print(secrets.token_urlsafe(48))"'
             )
-        path = instance_dir / "secret.key"
-        return _from_file("SECRET_KEY", lambda: create_once(path, secrets.token_urlsafe(48)))
-    if not development and (
-        len(value) < _MIN_SECRET_KEY_LENGTH or value.lower() in _WEAK_SECRET_KEYS
-    ):
+        made = instance_dir / "secret.key"
+        return from_file(
+            "SECRET_KEY", made, lambda path: create_once(path, secrets.token_urlsafe(48))
+        )
+    if not development and len(value) < _MIN_SECRET_KEY_LENGTH:
         raise ConfigError(
             f"SECRET_KEY: is too short to be a secret; use at least {_MIN_SECRET_KEY_LENGTH}"
             " random characters"
         )
+    if not development and _PLACEHOLDER.search(value):
+        raise ConfigError("SECRET_KEY: is a placeholder that others know; use random characters")
     return value
 
 
-def _master_keys(read: _Reader, root: Path, instance_dir: Path, *, development: bool) -> str | None:
+def _master_keys(
+    read: Reader, root: Path, instance_dir: Path, *, development: bool
+) -> tuple[Literal["MASTER_KEYS", "MASTER_KEYS_FILE"], str | None]:
+    """Return the text of the master keys, and the variable that errors in it are about."""
     value, path = read.text("MASTER_KEYS"), read.path("MASTER_KEYS_FILE", root)
     if value and path:
         raise ConfigError("MASTER_KEYS: is set together with MASTER_KEYS_FILE; keep one of them")
     if path:
-        return _from_file("MASTER_KEYS_FILE", lambda: read_private(path))
+        return "MASTER_KEYS_FILE", from_file("MASTER_KEYS_FILE", path)
     if value:
-        return value
+        return "MASTER_KEYS", value
     if not development:
         raise ConfigError(
             "MASTER_KEYS: is required in production (or MASTER_KEYS_FILE);"
             " make one with: flask vault generate-key"
         )
     made = instance_dir / "master.keys"
-    return _from_file("MASTER_KEYS", lambda: read_private(made)) if made.exists() else None
+    if not made.exists():
+        return "MASTER_KEYS", None
+    return "MASTER_KEYS", from_file("MASTER_KEYS", made)
 
 
-def _from_file(name: str, read: Callable[[], str]) -> str:
-    try:
-        return read()
-    except TooOpen as error:
-        raise ConfigError(f"{name}: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not text"
-        raise ConfigError(
-            f"{name}: cannot read {getattr(error, 'filename', None) or 'the file'}: {reason}"
-        ) from error
+def _accepted_ids(read: Reader) -> frozenset[str]:
+    ids = read.items("ACCEPT_MISSING_MASTER_KEYS")
+    if not all(_MASTER_KEY_ID.fullmatch(key_id) for key_id in ids):
+        # Not quoted: somebody may have put the key itself here.
+        raise ConfigError("ACCEPT_MISSING_MASTER_KEYS: must list ids of master keys, such as k1")
+    return frozenset(ids)
 
 
-def _legacy_mode(read: _Reader) -> str:
+def _legacy_dir(read: Reader, root: Path) -> Path | None:
+    """Return the predecessor's folder. One that is not there yet is fine: a mount can come late.
+
+    The import says so, and the rest of Keystay does not depend on it.
+    """
+    folder = read.path("LEGACY_DIR", root)
+    if folder and folder.exists() and not folder.is_dir():
+        raise ConfigError(f"LEGACY_DIR: {folder} is not a folder")
+    return folder
+
+
+def _legacy_encryption_keys(read: Reader) -> tuple[str, ...]:
+    keys = read.items("LEGACY_ENCRYPTION_KEYS")
+    for position, key in enumerate(keys, 1):
+        try:
+            usable = len(urlsafe_b64decode(key)) == 32
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ConfigError(
+                f"LEGACY_ENCRYPTION_KEYS: entry {position} is no Fernet key"
+                " (32 bytes in base64url, 44 characters)"
+            )
+    return keys
+
+
+def _legacy_mode(read: Reader) -> str:
     mode = read.choice("LEGACY_MODE", ("import", "mirror", "off"), "import")
     if mode == "mirror":
         # Writing back comes with the bridge; refusing beats pretending that changes are mirrored.
@@ -298,21 +340,23 @@ def _legacy_mode(read: _Reader) -> str:
     return mode
 
 
-def _trusted_hosts(read: _Reader, *, development: bool) -> tuple[str, ...]:
-    hosts = read.items("TRUSTED_HOSTS")
+def _trusted_hosts(read: Reader, *, development: bool) -> tuple[str, ...]:
+    hosts = tuple(host.lower() for host in read.items("TRUSTED_HOSTS"))
     if not hosts and not development:
         raise ConfigError(
             "TRUSTED_HOSTS: is required in production; list the host names that people use,"
             " such as keys.example.com"
         )
+    for host in hosts:
+        if not _HOST.fullmatch(host.removeprefix(".")):
+            raise ConfigError(
+                f"TRUSTED_HOSTS: {host!r} is no host name; write keys.example.com, or .example.com"
+                " for all names below it"
+            )
     return hosts
 
 
-def _environment_keys(read: _Reader) -> Mapping[str, str]:
-    found: dict[str, str] = {}
-    for provider in PROVIDERS.values():
-        for variable in provider.variables:
-            value = read.text(variable)
-            if value:
-                found[variable] = value
-    return found
+def _environment_keys(read: Reader) -> Mapping[str, str]:
+    variables = [name for provider in PROVIDERS.values() for name in provider.variables]
+    found = {name: value for name in variables if (value := read.text(name))}
+    return MappingProxyType(found)
