@@ -1,0 +1,12 @@
+"""Import and consistency check as jobs. The argument is the id of a run."""
+
+from webapp.jobs.context import carry_out
+from webapp.services import consistency, legacy_migration
+
+
+def run_import(run_id: int) -> None:
+    carry_out(legacy_migration.run_import, run_id)
+
+
+def run_check(run_id: int) -> None:
+    carry_out(consistency.run_check, run_id)
