@@ -10,7 +10,7 @@ ALL = sorted(path.relative_to(TEMPLATES).as_posix() for path in TEMPLATES.rglob(
 PAGES = [name for name in ALL if '{% extends "base.html" %}' in (TEMPLATES / name).read_text()]
 NOT_ESCAPED = {
     "components/icons.html": ["shapes[name]|safe"],
-    "totp/page.html": ["qr_svg|safe"],
+    "totp/_body.html": ["qr_svg|safe"],
 }
 
 
