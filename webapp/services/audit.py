@@ -40,6 +40,8 @@ EVENTS = frozenset(
         "second_factor.failed",
         "second_factor.imported",
         "second_factor.succeeded",
+        "security.access_denied",
+        "security.cross_site_rejected",
         "security.csrf_rejected",
         "vault.master_keys_missing",
     }
