@@ -3,9 +3,10 @@
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from webapp import cli, db, extensions, log
+from webapp import blueprints, cli, db, extensions, log
 from webapp.config import ROOT, Settings, load_environ
 from webapp.services import keyring
+from webapp.web import errors, gate, headers, identity, request_log
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -18,6 +19,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(
         __name__, template_folder=str(ROOT / "templates"), static_folder=str(ROOT / "static")
     )
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.extensions["keystay_settings"] = settings
     app.config.from_mapping(
         SECRET_KEY=settings.secret_key,
@@ -39,6 +41,13 @@ def create_app(settings: Settings | None = None) -> Flask:
         )
     db.init_app(app)
     keyring.init_app(app, settings)
+    # In this order: an id for the request, who sends it, whether they may, and only then the form.
+    request_log.init_app(app)
+    identity.init_app(app)
+    gate.init_app(app)
     extensions.init_app(app)
+    headers.init_app(app)
+    errors.init_app(app)
+    blueprints.init_app(app)
     cli.init_app(app)
     return app

@@ -12,7 +12,11 @@ from webapp.services import audit
 from webapp.services.errors import InvalidInput, ServiceError, UnknownUser
 from webapp.services.keyring import KeyringRefused
 from webapp.services.keys import EnvironmentKeyHidden, KeysUnavailable, NoSuchKey, SaveNotConfirmed
+from webapp.services.setup import SetupDone
+from webapp.services.throttle import Throttled
+from webapp.web.gate import AdminsOnly, CrossSiteRequest
 from webapp.web.htmx import wants_fragment
+from webapp.web.identity import render_for_nobody
 
 _log = structlog.get_logger(__name__)
 
@@ -23,6 +27,10 @@ _STATUS: tuple[tuple[type[ServiceError], int], ...] = (
     (NoSuchKey, 404),
     (UnknownUser, 404),
     (EnvironmentKeyHidden, 403),
+    (AdminsOnly, 403),
+    (CrossSiteRequest, 403),
+    (SetupDone, 404),
+    (Throttled, 429),
     (InvalidInput, 422),
     (ServiceError, 409),
 )
@@ -71,6 +79,7 @@ def error_page(status: int, explanation: str = "", *, retry_after: float | None 
         "advice": advice,
         "request_id": g.get("request_id", ""),
     }
+    render_for_nobody()
     if wants_fragment():
         response = make_response(render_template("errors/_alert.html", **context), status)
         response.headers["HX-Retarget"] = "#alerts"
@@ -107,7 +116,8 @@ def _service_error(error: ServiceError) -> Response:
     status = next(status for kind, status in _STATUS if isinstance(error, kind))
     if status >= 500:
         _log.error("service failed", error=type(error).__name__, exc_info=error)
-    return error_page(status, str(error))
+    retry_after = error.retry_after if isinstance(error, Throttled) else None
+    return error_page(status, str(error), retry_after=retry_after)
 
 
 def _database_unreachable(error: Exception) -> Response:

@@ -1,0 +1,41 @@
+"""Addresses within this site, and nothing else: what `next` may be (ASVS 3.7.2)."""
+
+from urllib.parse import urlsplit
+
+from flask import request
+
+_LONGEST = 2000
+
+
+def local_path(text: str | None) -> str | None:
+    """Return `text` if a browser would take it for a path of this site, else None.
+
+    Browsers read `\\` as `/`, drop tabs and line breaks, and take `//host` for another site.
+    """
+    if not text or len(text) > _LONGEST or not text.startswith("/") or text[1:2] in {"/", "\\"}:
+        return None
+    if "\\" in text or any(character <= " " or character == "\x7f" for character in text):
+        return None
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return None
+    return None if parts.scheme or parts.netloc else text
+
+
+def requested_next() -> str | None:
+    """Return the `next` of this request's form or query, if it is a local path."""
+    return local_path(request.values.get("next"))
+
+
+def shown_path() -> str | None:
+    """Return the page that the browser shows while it sends this request, if it is ours.
+
+    For a form that is the page it stands on, not the address it is sent to.
+    """
+    if request.method in {"GET", "HEAD"} and "HX-Request" not in request.headers:
+        return local_path(request.full_path.rstrip("?"))
+    shown = urlsplit(request.headers.get("HX-Current-URL") or request.referrer or "")
+    if shown.netloc != request.host:
+        return None
+    return local_path(f"{shown.path}?{shown.query}" if shown.query else shown.path)
