@@ -210,7 +210,7 @@ def _open_by_kind(session: Session) -> dict[str, int]:
         .where(Discrepancy.closed_at.is_(None))
         .group_by(Discrepancy.kind)
     )
-    found = dict(rows.tuples().all())
+    found = dict(rows.all())
     return {kind.value: found.get(kind.value, 0) for kind in Kind}
 
 
