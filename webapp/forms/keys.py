@@ -5,11 +5,11 @@ from datetime import UTC, datetime, time
 from wtforms import BooleanField, DateField, StringField
 from wtforms.validators import InputRequired, Length, Optional
 
-from webapp.forms.base import Form
+from webapp.forms.strict import StrictForm
 from webapp.providers import PROVIDERS
 
 
-class SaveKeyForm(Form):
+class SaveKeyForm(StrictForm):
     """What every save has; the fields of the value are added by `save_form`."""
 
     literal = BooleanField()

@@ -1,0 +1,133 @@
+"""The admin pages: accounts, runs, consistency. They show metadata, never a value."""
+
+from flask import Blueprint, Response, abort, make_response, render_template, request, url_for
+
+from webapp.config import current_settings
+from webapp.db import db
+from webapp.models import Run
+from webapp.services import overview as admin_view
+from webapp.services import runs
+from webapp.services.overview import Page
+from webapp.web.gate import admin_required
+from webapp.web.htmx import render, see_other
+from webapp.web.identity import current_identity
+from webapp.web.sudo import recent_authentication
+
+blueprint = Blueprint("admin", __name__, url_prefix="/admin")
+
+_LARGEST_ID = 2**63 - 1
+
+
+@blueprint.get("")
+@admin_required
+def overview() -> Response:
+    """How things stand."""
+    found = admin_view.overview()
+    return make_response(
+        render_template(
+            "admin/page.html",
+            problems=found.problems,
+            counts=[
+                ("Accounts", found.accounts),
+                ("Administrators", found.admins),
+                ("Stored keys", found.keys),
+            ],
+            requests=found.requests,
+            users=found.newest,
+            users_total=found.accounts,
+            legacy=current_settings().legacy_enabled,
+            last_import=found.last_import,
+            last_check=found.last_check,
+            discrepancies=found.open_discrepancies,
+        )
+    )
+
+
+@blueprint.get("/users")
+@admin_required
+def users() -> Response:
+    """All accounts."""
+    page = admin_view.list_accounts(_number())
+    return make_response(
+        render_template(
+            "admin/users.html", users=page.rows, total=page.total, **_paging(page, "admin.users")
+        )
+    )
+
+
+@blueprint.get("/runs", endpoint="runs")
+@admin_required
+def runs_list() -> Response:
+    """Imports and checks, the newest first."""
+    page = admin_view.list_runs(_number())
+    return make_response(
+        render_template("admin/runs.html", runs=page.rows, **_paging(page, "admin.runs"))
+    )
+
+
+@blueprint.get("/runs/<int:run_id>")
+@admin_required
+def run(run_id: int) -> Response:
+    """One run; its fragment asks for itself until the run has ended."""
+    found = db.session.get(Run, run_id) if run_id <= _LARGEST_ID else None
+    if found is None:
+        abort(404)
+    return render("admin/run.html", "admin/_run.html", run=found)
+
+
+@blueprint.get("/consistency")
+@admin_required
+def consistency() -> Response:
+    """What the last check found."""
+    page = admin_view.list_discrepancies(_number())
+    return make_response(
+        render_template(
+            "admin/consistency.html",
+            legacy=current_settings().legacy_enabled,
+            check=runs.latest(runs.CONSISTENCY_CHECK),
+            by_kind=admin_view.open_by_kind(),
+            discrepancies=page.rows,
+            **_paging(page, "admin.consistency"),
+        )
+    )
+
+
+@blueprint.post("/import")
+@admin_required
+@recent_authentication
+def start_import() -> Response:
+    """Ask for an import now."""
+    return _start(runs.LEGACY_IMPORT)
+
+
+@blueprint.post("/check")
+@admin_required
+@recent_authentication
+def start_check() -> Response:
+    """Ask for a consistency check now."""
+    return _start(runs.CONSISTENCY_CHECK)
+
+
+def _start(kind: str) -> Response:
+    if not current_settings().legacy_enabled:
+        abort(404)
+    started = runs.start(kind, requested_by_id=current_identity().user_id)
+    return see_other(url_for("admin.run", run_id=started.id))
+
+
+def _number() -> int:
+    """Return the page asked for; what is no number is the first."""
+    text = request.args.get("page", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
+
+
+def _paging(page: Page, endpoint: str) -> dict[str, object]:  # type: ignore[type-arg]
+    def address(number: int) -> str | None:
+        return url_for(endpoint, page=number) if 1 <= number <= page.pages else None
+
+    return {
+        "page": page.number,
+        "pages": page.pages,
+        "previous": address(page.number - 1),
+        "following": address(page.number + 1),
+    }
