@@ -1,20 +1,17 @@
 """`flask legacy`: the predecessor's files, imported and compared in the foreground."""
 
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 from flask.cli import AppGroup
 
-from webapp.db import UNREACHABLE
+from webapp.cli.output import failures, json_option, print_json
 from webapp.legacy.compare import Difference
 from webapp.services import consistency, legacy_migration
-from webapp.services.errors import ServiceError
 from webapp.services.runs import NotAvailable
 
 _WAIT_SECONDS = 300.0
@@ -24,25 +21,23 @@ Result = TypeVar("Result")
 
 legacy = AppGroup("legacy", help="The predecessor's files: import them, compare them.")
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-
 
 @legacy.command("import")
 @click.option(
     "--dir", "folder", type=click.Path(path_type=Path), help="The folder; default LEGACY_DIR."
 )
 @click.option("--dry-run", is_flag=True, help="Say what an import would do, and write nothing.")
-@_json_option
+@json_option
 def import_command(folder: Path | None, dry_run: bool, as_json: bool) -> None:
     """Bring users, keys and second factors over. Run again, it changes nothing that is there."""
-    with _failures(as_json=as_json):
+    with failures(as_json=as_json):
         if dry_run:
             report = legacy_migration.preview_import(folder)
         else:
             report = _in_turn(lambda: legacy_migration.migrate_api_keys_from_json_to_db(folder))
     if as_json:
         rejected = [{"name": entry.name, "reason": entry.reason} for entry in report.rejected]
-        _print_json({**report.counts(), "rejected": rejected, "warnings": list(report.warnings)})
+        print_json({**report.counts(), "rejected": rejected, "warnings": list(report.warnings)})
         return
     if dry_run:
         click.echo("Nothing was written. An import would report:")
@@ -55,13 +50,13 @@ def import_command(folder: Path | None, dry_run: bool, as_json: bool) -> None:
 
 
 @legacy.command("check")
-@_json_option
+@json_option
 def check_command(as_json: bool) -> None:
     """Compare the files with the database, values opened. Exit code 1 when anything differs."""
-    with _failures(as_json=as_json):
+    with failures(as_json=as_json):
         report = _in_turn(consistency.check_consistency)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "equal": report.equal,
                 "discrepancies": dict(report.discrepancies),
@@ -96,24 +91,3 @@ def _in_turn(act: Callable[[], Result]) -> Result:
                 click.echo("A worker is doing this right now; waiting for it.", err=True)
                 waiting = True
             time.sleep(_POLL_SECONDS)
-
-
-@contextmanager
-def _failures(*, as_json: bool) -> Iterator[None]:
-    """Turn a failure into one line and exit code 1."""
-    try:
-        yield
-    except ServiceError as error:
-        reason = str(error)
-    except UNREACHABLE:
-        reason = "The database cannot be reached, or `flask db upgrade` has not run yet."
-    else:
-        return
-    if as_json:
-        _print_json({"error": reason})
-    click.echo(reason, err=True)
-    sys.exit(1)
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    click.echo(json.dumps(content, indent=2))

@@ -15,7 +15,7 @@ from webapp.models.users import fold
 from webapp.services import audit, legacy_lookup, login, throttle
 from webapp.services.errors import InvalidInput, ServiceError
 from webapp.services.login import SignedIn
-from webapp.services.passwords import UnacceptablePassword, check_new_password, password_hashes
+from webapp.services.passwords import check_new_password, password_hashes
 from webapp.services.vault import PASSWORD_DIGEST, Vault
 
 USERNAME = re.compile(r"[a-zA-Z0-9_]{3,50}")
@@ -138,7 +138,9 @@ def sign_up(application: Application, *, replaces: str | None = None) -> SignedI
                 if application.request_admin:
                     audit.record("account.admin_requested", subject_id=user.id)
                 return login.open_for(user.id, is_admin=False, replaces=replaces)
-    except (InvalidUsername, UnacceptablePassword):
+    except UsernameTaken:
+        raise
+    except ServiceError:
         throttle.take_off(attempt)
         raise
 

@@ -18,8 +18,9 @@ class Actor:
     request_id: str = ""
 
 
-_NOBODY = Actor(via="cli")
-_current: ContextVar[Actor] = ContextVar("actor", default=_NOBODY)
+NOBODY = Actor(via="cli")
+"""Who acts where nobody has said: a command."""
+_current: ContextVar[Actor] = ContextVar("actor", default=NOBODY)
 
 
 def current_actor() -> Actor:

@@ -38,6 +38,8 @@ def check_new_password(password: str, *, username: str) -> None:
         raise UnacceptablePassword(f"Use at least {MIN_LENGTH} characters.")
     if len(password) > MAX_LENGTH:
         raise UnacceptablePassword(f"Use at most {MAX_LENGTH} characters.")
+    if "\0" in password:
+        raise UnacceptablePassword("This holds a character that is not allowed.")
     folded = password.casefold()
     if len(set(folded)) < _LEAST_DISTINCT:
         raise UnacceptablePassword("Use more different characters.")

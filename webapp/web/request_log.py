@@ -6,7 +6,7 @@ import time
 import structlog
 from flask import Flask, Response, g, request
 
-from webapp.services.actor import Actor, set_actor
+from webapp.services.actor import NOBODY, Actor, set_actor
 
 _log = structlog.get_logger("keystay.request")
 
@@ -45,3 +45,8 @@ def init_app(app: Flask) -> None:
                 milliseconds=round(1000 * (time.perf_counter() - g.get("began", 0)), 1),
             )
         return response
+
+    @app.teardown_request
+    def forget(error: BaseException | None) -> None:
+        # The next thing that this thread does is somebody else's.
+        set_actor(NOBODY)
