@@ -1,26 +1,30 @@
 """The database: declarative base, column types, connections and the one way to write.
 
-SQLite and PostgreSQL behave alike here: a write transaction holds its locks from the start, times
-are aware, and values never appear in errors or logs (`hide_parameters`).
+SQLite and PostgreSQL behave alike here: what is written is written in `transaction()`, times are
+aware, and values never appear in errors or logs.
 """
 
-import fcntl
 import os
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, cast
 
+import psycopg
+import structlog
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import BigInteger, DateTime, Engine, Integer, MetaData, event
-from sqlalchemy.engine import URL, Connection, Dialect
+from sqlalchemy.engine import URL, Connection, Dialect, ExceptionContext
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import DeclarativeBase, ORMExecuteState, Session
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
+
+from webapp.writer_queue import WriterQueue
 
 VERIFICATION = "verification"
 """Name of the second engine: its pool never hands out a connection that a save has used."""
@@ -35,6 +39,12 @@ _NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+_WRITE = "keystay_write"
+"""Execution option of a connection whose transaction writes."""
+_AFTER_COMMIT = "after_commit"
+"""In a session's `info` while a `transaction()` is open: what is to be called after it."""
+
+_SQLITE_BUSY_SECONDS = 5
 _SQLITE_PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -45,6 +55,17 @@ _POSTGRESQL_OPTIONS = (
     "-c timezone=utc -c statement_timeout=60s -c lock_timeout=15s"
     " -c idle_in_transaction_session_timeout=120s"
 )
+_POSTGRESQL_CONNECT = {
+    "connect_timeout": 5,
+    # A server that vanished without a word is noticed within half a minute.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+_log = structlog.get_logger(__name__)
+_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
 BigId = Annotated[int, "64 bits"]
@@ -88,10 +109,10 @@ def engine_settings(url: URL) -> dict[str, Any]:
     options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": 15}
     if url.get_backend_name() == "sqlite":
         # Transactions are begun by _begin below, not by the driver's own guess.
-        options["connect_args"] = {"isolation_level": None, "timeout": 15}
+        options["connect_args"] = {"isolation_level": None, "timeout": _SQLITE_BUSY_SECONDS}
     else:
         options["pool_pre_ping"] = True
-        options["connect_args"] = {"connect_timeout": 5, "options": _POSTGRESQL_OPTIONS}
+        options["connect_args"] = _postgresql_arguments(url)
     return {
         "SQLALCHEMY_DATABASE_URI": url,
         "SQLALCHEMY_ENGINE_OPTIONS": options,
@@ -99,46 +120,77 @@ def engine_settings(url: URL) -> dict[str, Any]:
     }
 
 
+def _postgresql_arguments(url: URL) -> dict[str, Any]:
+    """Return what `url` itself does not say."""
+    ours = {name: value for name, value in _POSTGRESQL_CONNECT.items() if name not in url.query}
+    return ours | {"options": f"{_POSTGRESQL_OPTIONS} {url.query.get('options', '')}".strip()}
+
+
 def init_app(app: Flask) -> None:
     """Bind the database to `app`, whose configuration holds `engine_settings`."""
     db.init_app(app)
     with app.app_context():
         for engine in db.engines.values():
+            _engines.add(engine)
             if engine.dialect.name == "sqlite":
                 _prepare_sqlite(engine)
+            else:
+                event.listen(engine, "handle_error", _hide_values)
+
+
+class NoTransaction(RuntimeError):
+    """Something was written, or left for after the commit, outside of `transaction()`.
+
+    It would be lost without a word when the session ends.
+    """
 
 
 @contextmanager
 def transaction() -> Iterator[Session]:
     """Run the block in one write transaction and commit it; any error rolls all of it back.
 
-    Calls inside the block join it: the outermost owns the transaction. A read transaction that the
-    session had open is ended first and its objects are expired, since a stale read cannot be turned
-    into a write: SQLite refuses that at once, whatever the busy timeout.
+    Calls inside the block join it: the outermost owns the transaction. An inner block that failed
+    is undone only together with the outer one: who catches its error and goes on needs a savepoint
+    (`session.begin_nested()`) around it.
+
+    A read transaction that the session had open is ended first and its objects are expired: a stale
+    read cannot be turned into a write, SQLite refuses that at once whatever the busy timeout.
     """
     session = cast("Session", db.session())
-    if "after_commit" in session.info:
+    if _AFTER_COMMIT in session.info:
         yield session
         return
+    if session.new or session.dirty or session.deleted:
+        raise NoTransaction("objects were changed outside of transaction()")
     session.rollback()
     callbacks: list[Callable[[], None]] = []
-    session.info["after_commit"] = callbacks
+    session.info[_AFTER_COMMIT] = callbacks
     try:
-        session.connection(execution_options={"keystay_write": True})
+        session.connection(execution_options={_WRITE: True})
         yield session
         session.commit()
     except BaseException:
         session.rollback()
         raise
     finally:
-        del session.info["after_commit"]
+        del session.info[_AFTER_COMMIT]
     for callback in callbacks:
-        callback()
+        try:
+            callback()
+        except Exception:
+            # What was committed stays so, and whoever asked for it must not be told otherwise.
+            _log.exception("after_commit_failed")
 
 
 def after_commit(callback: Callable[[], None]) -> None:
-    """Call `callback` once the surrounding `transaction()` has committed, and never if it fails."""
-    cast("list[Callable[[], None]]", db.session().info["after_commit"]).append(callback)
+    """Call `callback` once the surrounding `transaction()` has committed, and never if it fails.
+
+    What it raises is logged and goes no further. Raises NoTransaction.
+    """
+    session = db.session()
+    if _AFTER_COMMIT not in session.info:
+        raise NoTransaction("after_commit() outside of transaction()")
+    cast("list[Callable[[], None]]", session.info[_AFTER_COMMIT]).append(callback)
 
 
 def lock(name: str, session: Session) -> None:
@@ -159,58 +211,82 @@ def dispose_engines(app: Flask) -> None:
             engine.dispose()
 
 
+@event.listens_for(db.session, "before_flush")
+def _refuse_flush(session: Session, *_: object) -> None:
+    if _AFTER_COMMIT not in session.info:
+        raise NoTransaction("objects were written outside of transaction()")
+
+
+@event.listens_for(db.session, "do_orm_execute")
+def _refuse_statement(state: ORMExecuteState) -> None:
+    writes = state.is_insert or state.is_update or state.is_delete
+    if writes and _AFTER_COMMIT not in state.session.info:
+        raise NoTransaction("a statement wrote outside of transaction()")
+
+
+@event.listens_for(db.session, "after_begin")
+def _refuse_second_part(session: Session, _: object, connection: Connection) -> None:
+    """Refuse to go on after a commit or rollback inside the block: it would be done by halves."""
+    if _AFTER_COMMIT in session.info and not connection.get_execution_options().get(_WRITE):
+        raise NoTransaction("the transaction was ended inside of its block")
+
+
+def _hide_values(context: ExceptionContext) -> None:
+    """Take the values out of an error of PostgreSQL: DETAIL quotes the row, and some messages too.
+
+    `hide_parameters` covers only what SQLAlchemy adds.
+    """
+    error = context.original_exception
+    if isinstance(error, psycopg.Error) and error.diag.sqlstate:
+        text = message_without_values(error)
+        error.args = (text,)
+        if context.sqlalchemy_exception is not None:
+            context.sqlalchemy_exception.args = (f"({type(error).__name__}) {text}",)
+
+
+def message_without_values(error: psycopg.Error) -> str:
+    """Return PostgreSQL's message, but only its code for class 22, which quotes the value."""
+    state = error.diag.sqlstate or ""
+    if state.startswith("22") or not error.diag.message_primary:
+        return f"SQLSTATE {state}"
+    return error.diag.message_primary
+
+
 def _prepare_sqlite(engine: Engine) -> None:
     path = cast("str", engine.url.database)
 
     @event.listens_for(engine, "do_connect")
     def create_private(*_: object) -> None:
         with suppress(OSError):  # the driver's own error says it better
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
     @event.listens_for(engine, "connect")
     def connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
         for pragma in _SQLITE_PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
-        entry.info["queue"] = _WriterQueue(f"{path}-writers")
+        entry.info["queue"] = WriterQueue(f"{path}-writers")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        if not connection.get_execution_options().get("keystay_write"):
+        if not connection.get_execution_options().get(_WRITE):
             connection.exec_driver_sql("BEGIN")
             return
         connection.info["queue"].enter()
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     # The engine's own commit and rollback events fire before the statement runs; a connection that
-    # has come back to the pool is behind both.
+    # has come back to the pool, or was closed, is behind both.
     @event.listens_for(engine, "checkin")
-    def checkin(connection: sqlite3.Connection | None, entry: ConnectionPoolEntry) -> None:
+    @event.listens_for(engine, "close")
+    def leave(_: object, entry: ConnectionPoolEntry) -> None:
         if "queue" in entry.info:
             entry.info["queue"].leave()
 
-    @event.listens_for(engine, "close")
-    def close(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
-        queue = entry.info.pop("queue", None)
-        if queue:
-            queue.close()
+
+def _close_idle_connections() -> None:
+    for engine in list(_engines):
+        engine.dispose()
 
 
-class _WriterQueue:
-    """Lets the writers of one SQLite file in one after the other.
-
-    SQLite's own busy handler polls with growing pauses, so that an unlucky writer starves for
-    seconds. The kernel wakes whoever waits for a file lock, and drops the lock of a dead process.
-    Each pooled connection has its own open file, so that threads wait for each other too.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def enter(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-
-    def leave(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        os.close(self._descriptor)
+# A connection must not have two owners, whoever forks: gunicorn, RQ for each job, a test.
+os.register_at_fork(before=_close_idle_connections)
