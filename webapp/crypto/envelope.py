@@ -19,6 +19,7 @@ FORMAT = "ks1"
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _SHAPE = re.compile(r"ks1\.([1-9][0-9]{0,8})\.([A-Za-z0-9_-]+={0,2})")
 
 
@@ -94,4 +95,4 @@ def decrypt(secret: bytes, text: str, associated_data: bytes) -> bytes:
 
 def _associated_data(key: DataKey, place: Place) -> bytes:
     parts = [FORMAT, place.purpose, place.owner_id, place.name, place.version, key.number]
-    return json.dumps(parts, separators=(",", ":")).encode("ascii")
+    return _encode(parts).encode("ascii")

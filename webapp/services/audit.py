@@ -1,6 +1,7 @@
 """The audit trail: one event per act, in the act's own transaction."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from sqlalchemy import insert
 
@@ -58,14 +59,15 @@ def record(event: str, *, subject_id: int | None = None, **detail: Detail) -> No
     `detail` never holds a secret: names, versions, fingerprints, reasons. Joins the surrounding
     transaction, or is one of its own. Raises ValueError for an undeclared event.
     """
-    row = dict(zip(_COLUMNS, _row(event, subject_id, detail), strict=True))
+    row = dict(zip(_COLUMNS, _row(event, now(), subject_id, detail), strict=True))
     with transaction() as session:
         session.execute(insert(AuditEvent).values(row))
 
 
 def record_many(event: str, about: Sequence[tuple[int, Details]]) -> None:
     """Write `event` about many accounts at once: the id of each, and its detail. See `record`."""
-    rows = [_row(event, subject_id, detail) for subject_id, detail in about]
+    at = now()
+    rows = [_row(event, at, subject_id, detail) for subject_id, detail in about]
     with transaction() as session:
         bulk.insert_rows(session, AuditEvent, _COLUMNS, rows)
 
@@ -83,12 +85,12 @@ _COLUMNS = (
 )
 
 
-def _row(event: str, subject_id: int | None, detail: Details) -> bulk.Row:
+def _row(event: str, at: datetime, subject_id: int | None, detail: Details) -> bulk.Row:
     if event not in EVENTS:
         raise ValueError(f"undeclared audit event {event}")
     actor = current_actor()
     return (
-        now(),
+        at,
         event,
         actor.user_id,
         actor.via,

@@ -65,18 +65,25 @@ def _converted(
 ) -> list[Row]:
     """Return `rows` as the driver takes them: what the columns' types do to values."""
     dialect = connection.dialect
-    converters: list[tuple[int, _Convert]] = []
-    for position, name in enumerate(columns):
-        processor = table.c[name].type.dialect_impl(dialect).bind_processor(dialect)
-        if processor is not None:
-            converters.append((position, processor))
-    converted = []
-    for row in rows:
-        values: list[Any] = list(row)
-        for position, convert in converters:
-            values[position] = convert(values[position])
-        converted.append(tuple(values))
-    return converted
+    converted: list[Sequence[object]] = []
+    for name, values in zip(columns, zip(*rows, strict=True), strict=True):
+        process = table.c[name].type.dialect_impl(dialect).bind_processor(dialect)
+        converted.append(values if process is None else _processed(process, values))
+    return list(zip(*converted, strict=True))
+
+
+def _processed(process: _Convert, values: Sequence[object]) -> list[object]:
+    """Return `values` converted; the same object one after the other is converted once.
+
+    Most times of a batch are one object, and converting them is what inserting costs.
+    """
+    done: list[object] = []
+    last, converted = None, process(None)
+    for value in values:
+        if value is not last:
+            last, converted = value, process(value)
+        done.append(converted)
+    return done
 
 
 def _copy(connection: Connection, statement: str, rows: Sequence[Row]) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from webapp.services.key_rules import KeyValue
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
 
 @dataclass(frozen=True)
 class Payload:
@@ -29,7 +31,7 @@ class Payload:
         )
         if self.legacy_tokens:
             content["legacy_tokens"] = dict(self.legacy_tokens)
-        return json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii")
+        return _encode(content).encode("ascii")
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Payload":
@@ -43,7 +45,7 @@ def fingerprinted(value: KeyValue) -> bytes:
     """Return the bytes of `value` that its fingerprint is made of."""
     if isinstance(value, str):
         return value.encode("utf-8")
-    return json.dumps(dict(value), sort_keys=True, separators=(",", ":")).encode("ascii")
+    return _encode(dict(value)).encode("ascii")
 
 
 def hint(value: KeyValue) -> str | None:
