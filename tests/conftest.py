@@ -19,6 +19,7 @@ from tests.visitor import Visitor, new_visitor
 from webapp import create_app
 from webapp.config import PasswordCost, Settings
 from webapp.db import db, dispose_engines
+from webapp.services import legacy_lookup
 
 pytest_plugins = ["tests.worker_process"]
 
@@ -154,6 +155,7 @@ def app(settings: Settings) -> Iterator[Flask]:
     app.config["TESTING"] = True
     app.test_client_class = Visitor
     yield app
+    legacy_lookup.forget(app)
     dispose_engines(app)
 
 

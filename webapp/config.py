@@ -48,6 +48,7 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parent.parent
 
+Environment = Literal["production", "development"]
 SignupMode = Literal["open", "closed"]
 SecondFactorPolicy = Literal["admins", "everyone", "off"]
 LegacyMode = Literal["import", "mirror", "off"]
@@ -78,7 +79,7 @@ OWASP_MINIMUM = PasswordCost(memory_kib=19 * 1024, passes=2, lanes=1)
 class Settings:
     """Everything that a deployment decides. Minutes, hours and days are whole numbers."""
 
-    env: Literal["production", "development"]
+    env: Environment
     instance_dir: Path
     database_url: URL = field(repr=False)
     redis_url: str | None = field(repr=False)
@@ -130,39 +131,31 @@ class Settings:
         are relative to `root`. Raises ConfigError for the first setting that is missing or invalid.
         """
         read = Reader(environ)
-        env = read.choice("KEYSTAY_ENV", ("production", "development"), "production")
+        env: Environment = read.choice("KEYSTAY_ENV", ("production", "development"), "production")
         development = env == "development"
         if not development:
             _refuse_debug(read)
             refuse_open_env_file(environ, root / ".env")
         instance_dir = read.path("INSTANCE_DIR", root) or root / "instance"
         _make_instance_dir(instance_dir)
-        master_keys_variable, master_keys = _master_keys(
-            read, root, instance_dir, development=development
-        )
+        variable, master_keys = _master_keys(read, root, instance_dir, development=development)
         return cls(
-            env=cast('Literal["production", "development"]', env),
+            env=env,
             instance_dir=instance_dir,
             database_url=_database_url(read, root, instance_dir),
             redis_url=_redis_url(read),
             secret_key=_secret_key(read, instance_dir, development=development),
             master_keys=master_keys,
-            master_keys_variable=master_keys_variable,
+            master_keys_variable=variable,
             legacy_dir=_legacy_dir(read, root),
-            legacy_mode=cast("LegacyMode", _legacy_mode(read)),
+            legacy_mode=_legacy_mode(read),
             legacy_encryption_keys=_legacy_encryption_keys(read),
             consistency_interval_minutes=read.number("CONSISTENCY_INTERVAL_MINUTES", 60, 1, 10_080),
-            signup=cast(
-                "SignupMode",
-                read.choice("SIGNUP", ("open", "closed"), "open" if development else "closed"),
-            ),
-            require_two_factor=cast(
-                "SecondFactorPolicy",
-                read.choice(
-                    "REQUIRE_TWO_FACTOR",
-                    ("admins", "everyone", "off"),
-                    "off" if development else "admins",
-                ),
+            signup=read.choice("SIGNUP", ("open", "closed"), "open" if development else "closed"),
+            require_two_factor=read.choice(
+                "REQUIRE_TWO_FACTOR",
+                ("admins", "everyone", "off"),
+                "off" if development else "admins",
             ),
             share_environment_keys=read.flag("SHARE_ENVIRONMENT_KEYS", default=development),
             accept_missing_master_keys=_accepted_ids(read),
@@ -175,11 +168,8 @@ class Settings:
             trusted_hosts=_trusted_hosts(read, development=development),
             cookie_secure=read.flag("COOKIE_SECURE", default=not development),
             key_retention_days=read.number("KEY_RETENTION_DAYS", 30, 1, 3_650),
-            log_format=cast(
-                "LogFormat",
-                read.choice(
-                    "LOG_FORMAT", ("json", "console"), "console" if development else "json"
-                ),
+            log_format=read.choice(
+                "LOG_FORMAT", ("json", "console"), "console" if development else "json"
             ),
             environment_keys=_environment_keys(read),
         )
@@ -332,8 +322,8 @@ def _legacy_encryption_keys(read: Reader) -> tuple[str, ...]:
     return keys
 
 
-def _legacy_mode(read: Reader) -> str:
-    mode = read.choice("LEGACY_MODE", ("import", "mirror", "off"), "import")
+def _legacy_mode(read: Reader) -> LegacyMode:
+    mode: LegacyMode = read.choice("LEGACY_MODE", ("import", "mirror", "off"), "import")
     if mode == "mirror":
         # Writing back comes with the bridge; refusing beats pretending that changes are mirrored.
         raise ConfigError("LEGACY_MODE: mirror is not available in this version; use import or off")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from dotenv import dotenv_values
 
@@ -10,6 +11,8 @@ from webapp.private_files import TooOpen, is_too_open, read_private
 
 _SECRETS = ("SECRET_KEY", "MASTER_KEYS", "LEGACY_ENCRYPTION_KEYS")
 """What makes `.env` a key file."""
+
+Choice = TypeVar("Choice", bound=str)
 
 
 class ConfigError(Exception):
@@ -35,11 +38,12 @@ class Reader:
         value = (self.text(name) or "").replace("\n", ",")
         return tuple(part.strip() for part in value.split(",") if part.strip())
 
-    def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
+    def choice(self, name: str, allowed: tuple[Choice, ...], default: Choice) -> Choice:
         value = (self.text(name) or default).lower()
-        if value not in allowed:
-            raise ConfigError(f"{name}: must be one of {', '.join(allowed)}, not {value!r}")
-        return value
+        for one in allowed:
+            if one == value:
+                return one
+        raise ConfigError(f"{name}: must be one of {', '.join(allowed)}, not {value!r}")
 
     def flag(self, name: str, *, default: bool) -> bool:
         value = (self.text(name) or ("1" if default else "0")).lower()

@@ -1,6 +1,7 @@
 """The keys page: every act as a plain form and as an htmx fragment, CSRF on."""
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
@@ -42,9 +43,13 @@ def state(answer: TestResponse, name: str) -> str:
 
 
 def post(
-    client: Visitor, path: str, data: dict[str, str] | None = None, **headers: str
+    client: Visitor,
+    path: str,
+    data: Mapping[str, str] | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
 ) -> TestResponse:
-    return client.post_form(path, data, page="/keys", headers=headers)
+    return client.post_form(path, data, page="/keys", headers=headers or {})
 
 
 def test_a_first_visit_lists_every_known_provider_as_missing(alice: Visitor) -> None:
@@ -69,7 +74,7 @@ def test_saving_redirects_to_the_receipt(app: Flask, alice: Visitor) -> None:
 
 
 def test_saving_with_htmx_answers_the_one_key_with_its_receipt(alice: Visitor) -> None:
-    answer = post(alice, "/keys/openai", {"value": SECRET}, **HTMX)
+    answer = post(alice, "/keys/openai", {"value": SECRET}, headers=HTMX)
     assert answer.status_code == 200
     assert "<html" not in answer.text
     assert answer.text.count("data-key=") == 1
@@ -87,7 +92,7 @@ def test_a_refused_save_says_why_beside_the_field(
 ) -> None:
     with app.app_context():
         save_user_api_key("alice", "openai", SECRET)
-    answer = post(alice, "/keys/openai", {"value": value}, **headers)
+    answer = post(alice, "/keys/openai", {"value": value}, headers=headers)
     assert answer.status_code == 422
     assert word in answer.text
     assert 'aria-invalid="true"' in answer.text
@@ -98,10 +103,10 @@ def test_a_refused_save_says_why_beside_the_field(
 
 
 def test_a_mask_can_be_meant(app: Flask, alice: Visitor) -> None:
-    refused = post(alice, "/keys/openai", {"value": "pass***word"}, **HTMX)
+    refused = post(alice, "/keys/openai", {"value": "pass***word"}, headers=HTMX)
     assert 'name="literal"' in refused.text
     assert 'name="literal"' not in alice.get("/keys").text
-    answer = post(alice, "/keys/openai", {"value": "pass***word", "literal": "1"}, **HTMX)
+    answer = post(alice, "/keys/openai", {"value": "pass***word", "literal": "1"}, headers=HTMX)
     assert answer.status_code == 200
     with app.app_context():
         assert get_user_api_keys("alice")["openai"] == "pass***word"
@@ -113,7 +118,7 @@ def test_smtp_is_one_key_with_fields(app: Flask, alice: Visitor) -> None:
     assert state(page, "smtp") == "saved"
     assert "smtp.example.com" in page.text
     assert SMTP["password"] not in page.text
-    refused = post(alice, "/keys/smtp", SMTP | {"password": ""}, **HTMX)
+    refused = post(alice, "/keys/smtp", SMTP | {"password": ""}, headers=HTMX)
     assert refused.status_code == 422
     with app.app_context():
         assert get_user_api_keys("alice")["smtp"] == SMTP
@@ -129,7 +134,7 @@ def test_a_custom_key_is_added_once(alice: Visitor) -> None:
 
 @pytest.mark.parametrize("name", ["", "Stripe", "1st", "a b", "a" * 65, "../etc", "a\nb"])
 def test_a_custom_key_needs_a_valid_name(alice: Visitor, name: str) -> None:
-    answer = post(alice, "/keys", {"name": name, "value": SECRET}, **HTMX)
+    answer = post(alice, "/keys", {"name": name, "value": SECRET}, headers=HTMX)
     assert answer.status_code == 422
     assert 'aria-invalid="true"' in answer.text
 
@@ -142,13 +147,13 @@ def test_any_valid_name_can_be_saved_to(alice: Visitor) -> None:
 def test_an_expiry_is_kept_and_a_bad_date_refused(alice: Visitor) -> None:
     post(alice, "/keys/openai", {"value": SECRET, "expires_on": "2027-03-01"})
     assert "2027-03-01" in alice.get("/keys").text
-    answer = post(alice, "/keys/openai", {"value": SECRET, "expires_on": "soon"}, **HTMX)
+    answer = post(alice, "/keys/openai", {"value": SECRET, "expires_on": "soon"}, headers=HTMX)
     assert answer.status_code == 422
 
 
 def test_reveal_shows_the_value_in_this_answer_only(alice: Visitor) -> None:
     post(alice, "/keys/openai", {"value": SECRET})
-    fragment = post(alice, "/keys/openai/reveal", **HTMX)
+    fragment = post(alice, "/keys/openai/reveal", headers=HTMX)
     assert fragment.status_code == 200
     assert SECRET in fragment.text
     assert "<html" not in fragment.text
@@ -162,8 +167,8 @@ def test_reveal_shows_the_value_in_this_answer_only(alice: Visitor) -> None:
 def test_reveal_asks_for_the_password_when_it_was_given_long_ago(alice: Visitor) -> None:
     post(alice, "/keys/openai", {"value": SECRET})
     with frozen(now() + timedelta(minutes=11)):
-        for headers in ({}, HTMX):
-            answer = post(alice, "/keys/openai/reveal", **headers)
+        for headers in (None, HTMX):
+            answer = post(alice, "/keys/openai/reveal", headers=headers)
             assert answer.status_code == 403
             assert 'name="password"' in answer.text
             assert SECRET not in answer.text
@@ -175,7 +180,7 @@ def test_nothing_to_reveal_is_not_found(alice: Visitor) -> None:
 
 def test_delete_puts_the_key_into_the_trash(app: Flask, alice: Visitor) -> None:
     post(alice, "/keys/openai", {"value": SECRET})
-    answer = post(alice, "/keys/openai/delete", **HTMX)
+    answer = post(alice, "/keys/openai/delete", headers=HTMX)
     assert state(answer, "openai") == "deleted"
     assert post(alice, "/keys/openai/delete").status_code == 303
     assert state(alice.get("/keys"), "openai") == "deleted"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from flask import Flask
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import Engine, delete, event, select, text, update
 
 from webapp.clock import now
 from webapp.db import db, transaction
@@ -182,13 +182,11 @@ def test_a_save_that_cannot_be_read_back_is_not_reported(
 def test_the_check_reads_on_a_connection_that_the_save_did_not_use(app: Flask) -> None:
     used: dict[str, set[int]] = {"default": set(), "verification": set()}
 
-    def note(kind: str) -> None:
-        @db.event.listens_for(db.engines[None if kind == "default" else kind], "checkout")
-        def checkout(connection: object, *_: object) -> None:
-            used[kind].add(id(connection))
+    def note(kind: str, engine: Engine) -> None:
+        event.listen(engine, "checkout", lambda connection, *_: used[kind].add(id(connection)))
 
-    note("default")
-    note("verification")
+    note("default", db.engine)
+    note("verification", db.engines["verification"])
     save_user_api_key("alice", "openai", SECRET)
     assert used["default"]
     assert used["verification"]
@@ -309,7 +307,7 @@ def _together(app: Flask, saves: list[tuple[str, str]]) -> list[keys.SaveReceipt
             with app.app_context():
                 barrier.wait(10)
                 receipts.append(save_user_api_key("alice", name, value))
-        except Exception as error:  # noqa: BLE001 - shown by the assertion
+        except Exception as error:
             failures.append(error)
 
     threads = [threading.Thread(target=save, args=each) for each in saves]

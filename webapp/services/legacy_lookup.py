@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import structlog
-from flask import current_app
+from flask import Flask, current_app
 from sqlalchemy import exists, select
 from sqlalchemy.exc import IntegrityError
 
@@ -88,6 +88,13 @@ def keys_not_imported(username: str, stored: Collection[str]) -> dict[str, Paylo
     if user is None:
         return {}
     return {name: payload_of(key) for name, key in user.keys.items() if name not in stored}
+
+
+def forget(app: Flask) -> None:
+    """Close what `app` keeps of the files; whoever asks next has them read again."""
+    cache: _Cache | None = app.extensions.pop("keystay_legacy_cache", None)
+    if cache is not None and cache.snapshot is not None:
+        cache.snapshot.close()
 
 
 def _find(username: str) -> LegacyUser | None:
