@@ -5,12 +5,12 @@ associated data names format, purpose, owner, name, version and data key, so tha
 copied to another row, column, user or version does not open (ASVS 11.3.3).
 """
 
-import json
+import os
 import re
-import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -19,16 +19,17 @@ FORMAT = "ks1"
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-_SHAPE = re.compile(r"ks1\.([1-9][0-9]{0,8})\.([A-Za-z0-9_-]+={0,2})")
+# To the standard alphabet, whose own last two characters are none of ours.
+_FROM_URLSAFE = bytes.maketrans(b"-_+/", b"+/!!")
+_NUMBER = re.compile("[1-9][0-9]{0,8}")
+_SHAPE = re.compile(rf"{FORMAT}\.{_NUMBER.pattern}\.[A-Za-z0-9_-]+={{0,2}}")
 
 
 class DoesNotOpen(Exception):
     """The value was not sealed by this key for this place, or was changed since."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a sealed value lives. `version` is 0 for what has no versions."""
 
     purpose: str
@@ -37,37 +38,38 @@ class Place:
     version: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DataKey:
     """A user's unwrapped data key: its number, counting from 1, and 32 bytes."""
 
     number: int
     secret: bytes = field(repr=False)
+    cipher: AESGCM = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cipher", AESGCM(self.secret))
 
     @classmethod
     def generate(cls, number: int) -> "DataKey":
-        return cls(number, secrets.token_bytes(KEY_BYTES))
+        return cls(number, os.urandom(KEY_BYTES))
 
 
 def seal(key: DataKey, place: Place, plaintext: bytes) -> str:
     """Return `plaintext` sealed for `place`."""
-    return f"{FORMAT}.{key.number}.{encrypt(key.secret, plaintext, _associated_data(key, place))}"
+    return f"{FORMAT}.{key.number}.{encrypt(key.cipher, plaintext, _associated_data(key, place))}"
 
 
 def open_sealed(key: DataKey, place: Place, sealed: str) -> bytes:
     """Return the plaintext of `sealed`. Raises DoesNotOpen, never returns a part."""
-    match = _SHAPE.fullmatch(sealed)
-    if match is None or int(match[1]) != key.number:
+    number, text = _parts(sealed)
+    if number != key.number:
         raise DoesNotOpen
-    return decrypt(key.secret, match[2], _associated_data(key, place))
+    return decrypt(key.cipher, text, _associated_data(key, place))
 
 
 def data_key_number(sealed: str) -> int:
     """Return which data key sealed this. Raises DoesNotOpen for what is no sealed value."""
-    match = _SHAPE.fullmatch(sealed)
-    if match is None:
-        raise DoesNotOpen
-    return int(match[1])
+    return _parts(sealed)[0]
 
 
 def looks_sealed(text: str) -> bool:
@@ -75,24 +77,34 @@ def looks_sealed(text: str) -> bool:
     return bool(_SHAPE.fullmatch(text)) or text.startswith("ksw1.")
 
 
-def encrypt(secret: bytes, plaintext: bytes, associated_data: bytes) -> str:
+def encrypt(cipher: AESGCM, plaintext: bytes, associated_data: bytes) -> str:
     """Return base64url of nonce, ciphertext and tag, under a fresh random nonce."""
-    nonce = secrets.token_bytes(_NONCE_BYTES)
-    ciphertext = AESGCM(secret).encrypt(nonce, plaintext, associated_data)
+    nonce = os.urandom(_NONCE_BYTES)
+    ciphertext = cipher.encrypt(nonce, plaintext, associated_data)
     return urlsafe_b64encode(nonce + ciphertext).decode("ascii")
 
 
-def decrypt(secret: bytes, text: str, associated_data: bytes) -> bytes:
+def decrypt(cipher: AESGCM, text: str, associated_data: bytes) -> bytes:
     """Undo `encrypt`. One error for every cause (ASVS 11.2.5): DoesNotOpen."""
     try:
-        blob = urlsafe_b64decode(text)
+        blob = a2b_base64(text.encode("ascii").translate(_FROM_URLSAFE), strict_mode=True)
         if len(blob) < _NONCE_BYTES + _TAG_BYTES:
             raise DoesNotOpen
-        return AESGCM(secret).decrypt(blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], associated_data)
-    except (InvalidTag, Base64Error, ValueError):
+        return cipher.decrypt(blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], associated_data)
+    except (InvalidTag, ValueError):
         raise DoesNotOpen from None
 
 
+def _parts(sealed: str) -> tuple[int, str]:
+    """Return data key number and base64url text. Raises DoesNotOpen for what has another form."""
+    version, _, rest = sealed.partition(".")
+    number, _, text = rest.partition(".")
+    if version != FORMAT or not _NUMBER.fullmatch(number):
+        raise DoesNotOpen
+    return int(number), text
+
+
 def _associated_data(key: DataKey, place: Place) -> bytes:
-    parts = [FORMAT, place.purpose, place.owner_id, place.name, place.version, key.number]
-    return _encode(parts).encode("ascii")
+    # The name comes last: nothing in it can pass for another part.
+    numbers = f"{place.owner_id}|{place.version}|{key.number}"
+    return f"{FORMAT}|{place.purpose}|{numbers}|{place.name}".encode()

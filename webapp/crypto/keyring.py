@@ -6,12 +6,13 @@ Text form, one key an entry, comma or newline separated, the first is active:
 
 import hashlib
 import hmac
-import json
 import re
 import secrets
 from base64 import b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from webapp.crypto.envelope import KEY_BYTES, DataKey, DoesNotOpen, decrypt, encrypt
 
@@ -37,6 +38,10 @@ class MasterKey:
 
     id: str
     secret: bytes = field(repr=False)
+    cipher: AESGCM = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cipher", AESGCM(self.secret))
 
     @classmethod
     def generate(cls, key_id: str) -> "MasterKey":
@@ -87,7 +92,7 @@ class Keyring:
     def wrap(self, data_key: DataKey, owner_id: int) -> str:
         """Return `data_key` wrapped by the active master key for its owner."""
         data = _associated_data(self.active.id, owner_id, data_key.number)
-        return f"{_WRAPPED_FORMAT}.{encrypt(self.active.secret, data_key.secret, data)}"
+        return f"{_WRAPPED_FORMAT}.{encrypt(self.active.cipher, data_key.secret, data)}"
 
     def unwrap(self, wrapped: str, master_key_id: str, owner_id: int, number: int) -> DataKey:
         """Undo `wrap`. Raises MissingMasterKey, or DoesNotOpen for the wrong key or owner."""
@@ -96,7 +101,7 @@ class Keyring:
         if version != _WRAPPED_FORMAT:
             raise DoesNotOpen
         data = _associated_data(master_key_id, owner_id, number)
-        secret = decrypt(master.secret, text, data)
+        secret = decrypt(master.cipher, text, data)
         if len(secret) != KEY_BYTES:
             raise DoesNotOpen
         return DataKey(number, secret)
@@ -117,5 +122,4 @@ def _parse_entry(position: int, entry: str) -> MasterKey:
 
 
 def _associated_data(master_key_id: str, owner_id: int, number: int) -> bytes:
-    parts = [_WRAPPED_FORMAT, "data-key", master_key_id, owner_id, number]
-    return json.dumps(parts, separators=(",", ":")).encode("ascii")
+    return f"{_WRAPPED_FORMAT}|{owner_id}|{number}|{master_key_id}".encode()

@@ -1,5 +1,6 @@
 """The application that jobs run in, one for each process, who acts in them, and how they end."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,8 +17,14 @@ _log = structlog.get_logger(__name__)
 
 @cache
 def application() -> Flask:
-    """Return this process's application; a job process inherits its worker's."""
-    return create_app()
+    """Return this process's application; a job process inherits its worker's.
+
+    What is loaded by now stays: it is taken out of the sight of the garbage collector, which would
+    look at all of it again and again, and in a job process copy the memory that it shares.
+    """
+    app = create_app()
+    gc.freeze()
+    return app
 
 
 @contextmanager

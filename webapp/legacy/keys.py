@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 
 from webapp.legacy.tokens import TokenKeys, looks_encrypted
 
@@ -78,7 +79,9 @@ def _open(name: str, parts: Mapping[str, str], tokens: TokenKeys) -> LegacyKey:
     locked: dict[str, str] = {}
     for part, text in parts.items():
         token = text.strip()
-        plain = tokens.open(token) if looks_encrypted(token) else text
+        plain = tokens.open(token)
+        if plain is None and not looks_encrypted(token):
+            plain = text
         if plain is None:
             locked[part] = token
         elif plain.strip():
@@ -101,6 +104,7 @@ def text_of(value: object) -> str:
     raise NotText
 
 
+@lru_cache(maxsize=1024)
 def key_name(original: str) -> str:
     """Return `original` if it is a valid name, else its lower-case form with `_` for the rest."""
     if _NAME.fullmatch(original):

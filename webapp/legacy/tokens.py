@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from cryptography.fernet import Fernet, InvalidToken
 
+_PREFIX = "gAAAA"
 # Version byte 0x80 and the upper half of a 64-bit time, which is zero until the year 2106.
 _TOKEN = re.compile(r"gAAAA[A-Za-z0-9_-]+={0,2}")
 _DAMAGED = re.compile(r"gAAAA[A-Za-z0-9_=-]{55,}")
@@ -25,7 +26,7 @@ def looks_encrypted(text: str) -> bool:
     alphabet of a token, but not its length, is a token that was cut or overwritten: nobody's key
     looks like that, and serving it as a key would help nobody.
     """
-    return text.startswith("gAAAA") and (_is_token(text) or _DAMAGED.fullmatch(text) is not None)
+    return text.startswith(_PREFIX) and (_is_token(text) or _DAMAGED.fullmatch(text) is not None)
 
 
 def _is_token(text: str) -> bool:
@@ -49,6 +50,8 @@ class TokenKeys:
 
     def open(self, token: str) -> str | None:
         """Return the text in `token`; None when no key opens it, or when it holds no text."""
+        if not token.startswith(_PREFIX):
+            return None
         for fernet in self._fernets:
             try:
                 return fernet.decrypt(token).decode("utf-8")

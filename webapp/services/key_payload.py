@@ -9,7 +9,7 @@ from webapp.services.key_rules import KeyValue
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Payload:
     """The content of one version.
 
@@ -25,7 +25,12 @@ class Payload:
         return bool(self.legacy_tokens)
 
     def to_bytes(self) -> bytes:
-        """Return the bytes that are sealed; equal payloads give equal bytes."""
+        """Return the bytes that are sealed; equal payloads give equal bytes.
+
+        A text alone is itself behind a `=`, which JSON cannot begin with; all else is JSON.
+        """
+        if isinstance(self.value, str) and not self.legacy_tokens:
+            return b"=" + self.value.encode("utf-8")
         content: dict[str, object] = (
             {"value": self.value} if isinstance(self.value, str) else {"fields": dict(self.value)}
         )
@@ -36,6 +41,8 @@ class Payload:
     @classmethod
     def from_bytes(cls, data: bytes) -> "Payload":
         """Undo `to_bytes`."""
+        if data.startswith(b"="):
+            return cls(data[1:].decode("utf-8"))
         content = json.loads(data)
         value = content["value"] if "value" in content else content["fields"]
         return cls(value, content.get("legacy_tokens", {}))

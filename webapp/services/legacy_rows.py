@@ -54,7 +54,7 @@ _VERSION_COLUMNS = (
 def payload_of(key: LegacyKey) -> Payload:
     """Return what is sealed for a key of the predecessor."""
     value = dict(key.parts) if key.has_fields else key.parts.get(VALUE, "")
-    return Payload(value, dict(key.locked))
+    return Payload(value, key.locked)
 
 
 def create_accounts(session: Session, users: Sequence[LegacyUser]) -> None:

@@ -1,5 +1,6 @@
 """The vault of one user: seals and opens what is theirs with their data keys."""
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -9,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from webapp.clock import now
 from webapp.crypto import envelope
+from webapp.crypto.envelope import KEY_BYTES, DoesNotOpen, Place
 from webapp.crypto.envelope import DataKey as OpenDataKey
-from webapp.crypto.envelope import DoesNotOpen, Place
 from webapp.crypto.fingerprints import fingerprint
 from webapp.crypto.keyring import Keyring, MissingMasterKey
 from webapp.db import db, transaction
@@ -36,7 +37,7 @@ class Locked(ServiceError):
         self.master_key_id = master_key_id
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WrappedKey:
     """A row of `data_keys`."""
 
@@ -98,10 +99,9 @@ class Vault:
             return False
         try:
             self._data_key(max(self._wrapped))
-            self._load_fingerprint_key()
         except Locked:
             return False
-        return True
+        return self._has_fingerprint_key()
 
     def seal(self, purpose: str, plaintext: bytes, name: str = "", version: int = 0) -> str:
         """Seal `plaintext` with the newest data key. Raises Locked if that does not open."""
@@ -134,6 +134,15 @@ class Vault:
             except DoesNotOpen:
                 raise Locked(None) from None
         return self._open_keys[number]
+
+    def _has_fingerprint_key(self) -> bool:
+        if self._sealed_fingerprint_key is None:
+            return False
+        try:
+            self._load_fingerprint_key()
+        except Locked:
+            return False
+        return True
 
     def _load_fingerprint_key(self) -> bytes:
         if self._fingerprint_key is None:
@@ -169,10 +178,8 @@ class Vault:
         row = WrappedKey(data_key.number, self._keyring.wrap(data_key, self.user_id), master_key_id)
         self._wrapped[row.number] = row
         self._open_keys[row.number] = data_key
-        try:
-            self._load_fingerprint_key()
-        except Locked:
-            self._fingerprint_key = OpenDataKey.generate(1).secret
+        if not self._has_fingerprint_key():
+            self._fingerprint_key = secrets.token_bytes(KEY_BYTES)
             self._sealed_fingerprint_key = self.seal(FINGERPRINT_KEY, self._fingerprint_key)
         return data_key, row
 
