@@ -1,0 +1,253 @@
+"""Importing the predecessor's files: everything arrives, and nothing of ours is overwritten."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+from flask import Flask
+from sqlalchemy import inspect, select, text, update
+
+from tests.conftest import MakeSettings
+from tests.legacy_folder import SAMPLE, LegacyFolder, record, sha256_of
+from tests.stored_rows import stored
+from webapp import create_app
+from webapp.db import db, dispose_engines, transaction
+from webapp.models import ApiKey, ApiKeyVersion, User
+from webapp.services import runs
+from webapp.services.import_report import ImportReport
+from webapp.services.keys import (
+    delete_user_api_key,
+    get_user_api_keys,
+    save_user_api_key,
+)
+from webapp.services.legacy_migration import (
+    migrate_api_keys_from_json_to_db,
+)
+
+OTHER_KEY = Fernet.generate_key().decode()
+
+
+@pytest.fixture(autouse=True)
+def _context(app: Flask) -> Iterator[None]:
+    with app.app_context():
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> LegacyFolder:
+    return LegacyFolder(tmp_path / "legacy")
+
+
+def run(folder: LegacyFolder | Path) -> ImportReport:
+    return migrate_api_keys_from_json_to_db(folder if isinstance(folder, Path) else folder.path)
+
+
+def user(username: str) -> User:
+    db.session.rollback()
+    found = db.session.scalars(select(User).where(User.username == username)).one()
+    db.session.refresh(found)
+    return found
+
+
+def versions(username: str, name: str) -> list[ApiKeyVersion]:
+    query = (
+        select(ApiKeyVersion)
+        .join(ApiKey, ApiKey.id == ApiKeyVersion.api_key_id)
+        .join(User, User.id == ApiKey.user_id)
+        .where(User.username == username, ApiKey.name == name)
+        .order_by(ApiKeyVersion.version)
+    )
+    return list(db.session.scalars(query))
+
+
+def everything() -> str:
+    """All that stands in the database, as text."""
+    with db.engine.connect() as connection:
+        return "\n".join(
+            str(tuple(row))
+            for table in inspect(connection).get_table_names()
+            for row in connection.execute(text(f"SELECT * FROM {table}"))
+        )
+
+
+def test_the_sample_arrives_as_it_is(app: Flask) -> None:
+    report = run(SAMPLE)
+    assert report.counts() == {
+        "users_created": 6,
+        "users_existing": 0,
+        "keys_imported": 9,
+        "keys_kept": 0,
+        "keys_locked": 1,
+        "records_rejected": 0,
+        "two_factor_imported": 2,
+    }
+    assert report.warnings == ()
+    assert user("amira").is_admin is True
+    assert user("chen_li").admin_requested is True
+    assert user("chen_li").is_admin is False
+    assert user("chen_li").admin_request_reason != ""
+    assert user("ben").totp_enabled_at is not None
+    assert user("chen_li").totp_secret is not None
+    assert user("chen_li").totp_enabled_at is None
+    assert (user("dora").password_hash or "").startswith("$2b$")
+    assert user("amira").password_hash is None
+    assert set(get_user_api_keys("amira")) == {"openai", "google", "slack"}
+    smtp = get_user_api_keys("ben")["smtp"]
+    assert not isinstance(smtp, str)
+    assert set(smtp) == {"host", "port", "user", "password"}
+    emre = get_user_api_keys("emre")
+    assert set(emre.locked) == {"google"}
+    assert set(emre.sources.values()) == {"database"}
+    assert len(emre) == 2
+
+
+def test_fields_of_a_record_arrive(folder: LegacyFolder) -> None:
+    folder.users(
+        {
+            "Ann Other": record(
+                name="Ann",
+                email="ann@example.com",
+                last_login="2026-01-02T03:04:05",
+                api_permissions={"openai": False, "google": True},
+                password_hash=sha256_of("old password").upper(),
+            )
+        }
+    )
+    run(folder)
+    ann = user("Ann Other")
+    assert (ann.name, ann.email, ann.api_permissions) == (
+        "Ann",
+        "ann@example.com",
+        {"openai": False, "google": True},
+    )
+    assert ann.created_at.isoformat() == "2025-12-09T21:45:47.940277+00:00"
+    assert ann.last_login_at is not None
+    assert ann.last_login_at.isoformat() == "2026-01-02T03:04:05+00:00"
+
+
+def test_nothing_that_was_secret_stands_there_in_clear(folder: LegacyFolder) -> None:
+    digest = sha256_of("old password")
+    folder.users(
+        {"ann": record(password_hash=digest, api_keys={"openai": folder.token("sk-secret-value")})}
+    )
+    folder.second_factors({"ann": {"secret": "JBSWY3DPEHPK3PXP", "enabled": True}})
+    run(folder)
+    found = everything()
+    for secret in (digest, "sk-secret-value", "JBSWY3DPEHPK3PXP", folder.key):
+        assert secret not in found
+    assert "ann" in found, "the search itself works"
+
+
+def test_a_second_run_changes_nothing(folder: LegacyFolder) -> None:
+    folder.users(
+        {
+            "ann": record(api_keys={"openai": folder.token("one"), "google": "never encrypted"}),
+            "bob": record(api_keys={"slack": folder.token("x", OTHER_KEY)}),
+        }
+    )
+    first = run(folder)
+    assert (first.users_created, first.keys_imported, first.keys_locked) == (2, 2, 1)
+    before = stored()
+    second = run(folder)
+    assert stored() == before
+    assert (second.users_created, second.users_existing) == (0, 2)
+    assert (second.keys_imported, second.keys_kept, second.keys_locked) == (0, 2, 1)
+
+
+def test_a_key_that_somebody_changed_is_never_overwritten(folder: LegacyFolder) -> None:
+    folder.users({"ann": record(api_keys={"openai": folder.token("old"), "google": "g"})})
+    run(folder)
+    save_user_api_key("ann", "openai", "changed here")
+    delete_user_api_key("ann", "google")
+    folder.users({"ann": record(api_keys={"openai": folder.token("newer"), "google": "newer"})})
+    assert run(folder).keys_kept == 2
+    assert dict(get_user_api_keys("ann")) == {"openai": "changed here"}
+
+
+def test_a_key_as_it_was_imported_takes_a_newer_value_as_a_new_version(
+    folder: LegacyFolder,
+) -> None:
+    folder.users({"ann": record(api_keys={"openai": folder.token("old")})})
+    run(folder)
+    folder.users({"ann": record(api_keys={"openai": folder.token("newer"), "slack": "added"})})
+    assert run(folder).keys_imported == 2
+    assert dict(get_user_api_keys("ann")) == {"openai": "newer", "slack": "added"}
+    found = versions("ann", "openai")
+    assert [(v.version, v.source) for v in found] == [(1, "import"), (2, "import")]
+
+
+def test_a_key_that_vanished_from_the_file_stays(folder: LegacyFolder) -> None:
+    folder.users({"ann": record(api_keys={"openai": folder.token("old")})})
+    run(folder)
+    folder.users({"ann": record(api_keys={"openai": ""})})
+    run(folder)
+    folder.users({})
+    run(folder)
+    assert dict(get_user_api_keys("ann")) == {"openai": "old"}
+
+
+def test_a_locked_token_is_kept_and_imported_once_there_is_a_key(
+    folder: LegacyFolder, make_settings: MakeSettings
+) -> None:
+    folder.users({"ann": record(api_keys={"openai": folder.token("for another key", OTHER_KEY)})})
+    assert run(folder).keys_locked == 1
+    assert set(get_user_api_keys("ann").locked) == {"openai"}
+    assert run(folder).keys_locked == 1
+    assert len(versions("ann", "openai")) == 1
+    later = create_app(make_settings(LEGACY_ENCRYPTION_KEYS=OTHER_KEY))
+    with later.app_context():
+        report = run(folder)
+        assert (report.keys_imported, report.keys_locked) == (1, 0)
+        assert dict(get_user_api_keys("ann")) == {"openai": "for another key"}
+    dispose_engines(later)
+
+
+def test_a_value_that_does_not_open_never_replaces_one_that_does(folder: LegacyFolder) -> None:
+    folder.users({"ann": record(api_keys={"openai": folder.token("good")})})
+    run(folder)
+    folder.users({"ann": record(api_keys={"openai": folder.token("unreadable", OTHER_KEY)})})
+    run(folder)
+    assert dict(get_user_api_keys("ann")) == {"openai": "good"}
+    assert len(versions("ann", "openai")) == 1
+
+
+def test_an_account_that_exists_keeps_what_it_has(folder: LegacyFolder) -> None:
+    folder.users({"ann": record()})
+    run(folder)
+    with transaction() as session:
+        session.execute(update(User).values(name="Ann here", is_admin=False, imported_digest=None))
+    folder.users(
+        {"Ann": record(name="Ann there", role="admin", api_keys={"openai": "from the file"})}
+    )
+    folder.second_factors({"Ann": {"secret": "JBSWY3DPEHPK3PXP", "enabled": True}})
+    report = run(folder)
+    assert (report.users_existing, report.two_factor_imported) == (1, 0)
+    ann = user("ann")
+    assert (ann.name, ann.is_admin, ann.totp_secret) == ("Ann here", False, None)
+    assert dict(get_user_api_keys("ann")) == {"openai": "from the file"}
+
+
+def test_one_bad_record_is_rejected_with_its_reason_and_the_rest_goes_on(
+    folder: LegacyFolder,
+) -> None:
+    folder.users(
+        {
+            "ann": record(),
+            "no_hash": record(password_hash=None),
+            "a list": ["not", "a", "record"],
+            "ANN": record(name="the second"),
+            "bob": record(),
+        }
+    )
+    report = run(folder)
+    assert (report.users_created, report.records_rejected) == (2, 3)
+    reasons = {entry.name: entry.reason for entry in report.rejected}
+    assert set(reasons) == {"no_hash", "a list", "ANN"}
+    assert "password_hash" in reasons["no_hash"]
+    assert "twice" in reasons["ANN"]
+    finished = runs.latest(runs.LEGACY_IMPORT)
+    assert finished is not None
+    assert finished.report["rejected"] == [
+        {"name": entry.name, "reason": entry.reason} for entry in report.rejected
+    ]
