@@ -5,6 +5,7 @@ from flask import Blueprint, Response, make_response, render_template, request
 from webapp.forms.signup import SignupForm
 from webapp.services.accounts import Application, SignupClosed, check_signup_open, sign_up
 from webapp.services.errors import InvalidInput
+from webapp.services.legacy_lookup import NamesUnknown
 from webapp.web.entrance import enter
 from webapp.web.gate import public
 from webapp.web.htmx import render
@@ -35,6 +36,9 @@ def sign_up_page() -> Response:
     except InvalidInput as error:
         form[error.field].errors = [str(error)]
         return _page(form, 422)
+    except NamesUnknown as error:
+        form.form_errors.append(str(error))
+        return _page(form, 503)
 
 
 @blueprint.errorhandler(SignupClosed)

@@ -1,0 +1,243 @@
+"""Comparing both sides: every kind of difference, and no conclusion from an unreadable side."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+from flask import Flask
+from sqlalchemy import delete, select, text, update
+
+from tests.conftest import MakeSettings
+from tests.legacy_folder import LegacyFolder, record
+from webapp import create_app
+from webapp.db import db, dispose_engines, transaction
+from webapp.models import ApiKeyVersion, DataKey, Discrepancy, Run, User
+from webapp.services import consistency, runs
+from webapp.services.accounts import ensure_user_in_database
+from webapp.services.consistency import CheckReport, check_consistency
+from webapp.services.keys import delete_user_api_key, save_user_api_key
+from webapp.services.legacy_migration import (
+    LegacyFilesUnreadable,
+    migrate_api_keys_from_json_to_db,
+)
+
+OTHER_KEY = Fernet.generate_key().decode()
+SECRET = "sk-a-value-that-must-not-be-stored"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> LegacyFolder:
+    """Two accounts, imported as they are."""
+    folder = LegacyFolder(tmp_path / "legacy")
+    write(folder)
+    return folder
+
+
+@pytest.fixture
+def app(make_settings: MakeSettings, folder: LegacyFolder) -> Iterator[Flask]:
+    app = create_app(make_settings(LEGACY_DIR=str(folder.path)))
+    with app.app_context():
+        migrate_api_keys_from_json_to_db()
+        yield app
+    dispose_engines(app)
+
+
+def write(folder: LegacyFolder, **more: object) -> None:
+    folder.users(
+        {
+            "ann": record(role="admin", api_keys={"openai": folder.token(SECRET), "slack": "x"}),
+            "bob": record(api_keys={"smtp_host": "mail", "smtp_pass": folder.token("p")}),
+        }
+        | more
+    )
+
+
+def found(report: CheckReport) -> set[tuple[str, str, str]]:
+    return {(item.kind.value, item.username, item.key_name) for item in report.items}
+
+
+def rows() -> list[Discrepancy]:
+    db.session.rollback()
+    query = select(Discrepancy).order_by(Discrepancy.id)
+    return list(db.session.scalars(query.execution_options(populate_existing=True)))
+
+
+def test_after_an_import_both_sides_are_equal(app: Flask) -> None:
+    report = check_consistency()
+    assert (report.equal, found(report)) == (2, set())
+    assert set(report.discrepancies.values()) == {0}
+    run = runs.latest(runs.CONSISTENCY_CHECK)
+    assert run is not None
+    assert (run.status, run.counts["equal"], run.cursor) == ("finished", 2, 4)
+
+
+@pytest.mark.usefixtures("app")
+def test_every_kind_of_difference(folder: LegacyFolder) -> None:
+    write(
+        folder,
+        cy=record(),
+        ann=record(
+            role="user",
+            api_keys={
+                "openai": folder.token("changed there"),
+                "google": "added there",
+                "slack": folder.token("x", OTHER_KEY),
+            },
+        ),
+    )
+    save_user_api_key("bob", "github", "only here")
+    delete_user_api_key("bob", "smtp")
+    ensure_user_in_database("dan", "$2b$12$" + "a" * 53)
+    report = check_consistency()
+    assert found(report) == {
+        ("only_in_legacy", "cy", ""),
+        ("only_in_database", "dan", ""),
+        ("role_differs", "ann", ""),
+        ("key_differs", "ann", "openai"),
+        ("key_only_in_legacy", "ann", "google"),
+        ("locked_in_legacy", "ann", "slack"),
+        ("key_only_in_database", "bob", "github"),
+        ("key_only_in_legacy", "bob", "smtp"),
+    }
+    assert report.equal == 0
+    assert report.discrepancies["key_only_in_legacy"] == 2
+
+
+@pytest.mark.usefixtures("app")
+def test_what_does_not_open_here_is_locked_in_the_database() -> None:
+    with transaction() as session:
+        session.execute(delete(DataKey))
+    assert found(check_consistency()) == {
+        ("locked_in_database", "ann", "openai"),
+        ("locked_in_database", "ann", "slack"),
+        ("locked_in_database", "bob", "smtp"),
+    }
+
+
+@pytest.mark.usefixtures("app")
+def test_a_difference_is_stored_once_seen_again_and_closed_when_it_is_gone() -> None:
+    save_user_api_key("ann", "openai", "changed here")
+    check_consistency()
+    (first,) = rows()
+    save_user_api_key("bob", "github", "only here")
+    check_consistency()
+    again, second = rows()
+    assert again.id == first.id
+    assert again.last_run_id > again.first_run_id == first.first_run_id
+    assert second.kind == "key_only_in_database"
+    save_user_api_key("ann", "openai", SECRET)
+    report = check_consistency()
+    assert found(report) == {("key_only_in_database", "bob", "github")}
+    closed, still_open = rows()
+    assert closed.closed_at is not None
+    assert still_open.closed_at is None
+    save_user_api_key("ann", "openai", "changed here again")
+    check_consistency()
+    assert [row.closed_at is None for row in rows()] == [False, True, True]
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize("damage", ["truncated", "missing", "no key file"])
+def test_a_side_that_cannot_be_read_fails_the_run_and_concludes_nothing(
+    folder: LegacyFolder, damage: str
+) -> None:
+    save_user_api_key("ann", "openai", "changed here")
+    check_consistency()
+    if damage == "truncated":
+        folder.raw((folder.path / "users.json").read_bytes()[:-20])
+    elif damage == "missing":
+        (folder.path / "users.json").unlink()
+    else:
+        (folder.path / ".encryption_key").unlink()
+    folder.rest()
+    with pytest.raises(LegacyFilesUnreadable):
+        check_consistency()
+    (row,) = rows()
+    assert row.closed_at is None
+    failed = runs.latest(runs.CONSISTENCY_CHECK)
+    assert failed is not None
+    assert failed.status == "failed"
+    assert failed.error
+
+
+@pytest.mark.usefixtures("app")
+def test_a_database_that_fails_half_way_closes_nothing(
+    folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_user_api_key("ann", "openai", "changed here")
+    check_consistency()
+    write(folder)  # the stamp changes, the content does not
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the other half")
+
+    monkeypatch.setattr(consistency, "_compare_database", fail)
+    with pytest.raises(RuntimeError):
+        check_consistency()
+    (row,) = rows()
+    assert row.closed_at is None
+
+
+@pytest.mark.usefixtures("app")
+def test_of_a_record_that_cannot_be_read_nothing_is_concluded(folder: LegacyFolder) -> None:
+    save_user_api_key("ann", "openai", "changed here")
+    check_consistency()
+    write(folder, ann=record(password_hash="not a hash"))
+    report = check_consistency()
+    assert found(report) == {("key_differs", "ann", "openai")}
+    assert report.equal == 1
+
+
+@pytest.mark.usefixtures("app")
+def test_a_name_that_stands_twice_is_compared_once(folder: LegacyFolder) -> None:
+    write(folder, ANN=record(role="user"))
+    assert found(check_consistency()) == set()
+
+
+@pytest.mark.usefixtures("app")
+def test_no_value_is_stored_with_a_difference() -> None:
+    save_user_api_key("ann", "openai", "the other secret value")
+    check_consistency()
+    content = "".join(
+        str(db.session.execute(text(f"SELECT * FROM {table}")).all())
+        for table in ("discrepancies", "runs")
+    )
+    assert "openai" in content
+    assert SECRET not in content
+    assert "the other secret value" not in content
+
+
+@pytest.mark.usefixtures("app")
+def test_more_accounts_than_fit_into_a_batch(
+    folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consistency, "BATCH", 3)
+    write(folder, **{f"user{number}": record() for number in range(8)})
+    assert check_consistency().discrepancies["only_in_legacy"] == 8
+    migrate_api_keys_from_json_to_db()
+    report = check_consistency()
+    assert (report.equal, found(report)) == (10, set())
+    assert sum(row.closed_at is not None for row in rows()) == 8
+
+
+@pytest.mark.usefixtures("app")
+def test_an_overtaken_check_writes_no_differences() -> None:
+    save_user_api_key("ann", "openai", "changed here")
+    lease = runs.begin(runs.CONSISTENCY_CHECK)
+    with transaction() as session:
+        session.execute(update(Run).values(lease_token=Run.lease_token + 1))
+    with pytest.raises(runs.LeaseLost):
+        consistency._check(lease)
+    assert rows() == []
+
+
+@pytest.mark.usefixtures("app")
+def test_comparing_changes_neither_side(folder: LegacyFolder) -> None:
+    save_user_api_key("ann", "openai", "changed here")
+    before = (folder.path / "users.json").read_bytes()
+    versions = db.session.scalars(select(ApiKeyVersion.sealed_value)).all()
+    check_consistency()
+    assert (folder.path / "users.json").read_bytes() == before
+    assert db.session.scalars(select(ApiKeyVersion.sealed_value)).all() == versions
+    assert db.session.scalar(select(User.is_admin).where(User.username == "ann")) is True

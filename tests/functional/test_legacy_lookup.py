@@ -1,0 +1,220 @@
+"""People whom the import has not reached yet: they sign in and read their keys from the files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+
+from tests.conftest import MakeSettings
+from tests.legacy_folder import LegacyFolder, record, sha256_of
+from tests.people import browser, code_at, is_signed_in, sign_in
+from tests.visitor import Visitor
+from webapp import create_app
+from webapp.clock import now
+from webapp.db import db, dispose_engines
+from webapp.legacy.users_json import Snapshot, open_snapshot
+from webapp.models import User
+from webapp.services import legacy_lookup
+from webapp.services.accounts import ensure_user_in_database
+from webapp.services.keys import UnknownUser, get_user_api_keys, save_user_api_key
+from webapp.services.legacy_migration import migrate_api_keys_from_json_to_db
+
+SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
+NEW_PASSWORD = "seven quiet lanterns"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> LegacyFolder:
+    folder = LegacyFolder(tmp_path / "legacy")
+    folder.users(
+        {
+            "Ann": record(
+                password_hash=sha256_of("old password").upper(),
+                api_keys={"openai": folder.token("sk-from-the-file"), "slack": "plain"},
+            ),
+            "bob": record(password_hash=sha256_of("old password")),
+            "broken": record(password_hash="?"),
+        }
+    )
+    folder.second_factors({"bob": {"secret": SECRET, "enabled": True}})
+    folder.rest()
+    return folder
+
+
+@pytest.fixture
+def app(make_settings: MakeSettings, folder: LegacyFolder) -> Iterator[Flask]:
+    app = create_app(make_settings(LEGACY_DIR=str(folder.path)))
+    app.config["TESTING"] = True
+    app.test_client_class = Visitor
+    yield app
+    legacy_lookup.forget(app)
+    dispose_engines(app)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was read whole, once for each reading."""
+    seen: list[str] = []
+
+    def counting(*arguments: Any, **options: Any) -> Snapshot:
+        seen.append("users.json")
+        return open_snapshot(*arguments, **options)
+
+    monkeypatch.setattr(legacy_lookup, "open_snapshot", counting)
+    return seen
+
+
+def usernames(app: Flask) -> list[str]:
+    with app.app_context():
+        return list(db.session.scalars(select(User.username).order_by(User.id)))
+
+
+def test_one_signs_in_with_the_password_of_the_file(app: Flask) -> None:
+    digest = sha256_of("old password")
+    for wrong in ("another password", digest, digest.upper()):
+        assert sign_in(browser(app), "ann", wrong).status_code == 422
+    visitor = browser(app)
+    assert sign_in(visitor, "ann", "old password").status_code == 303
+    assert is_signed_in(visitor)
+    assert usernames(app) == ["Ann"]
+    with app.app_context():
+        user = db.session.scalars(select(User)).one()
+        assert (user.password_hash or "").startswith("$argon2id$")
+        assert user.imported_digest is None
+        assert dict(get_user_api_keys("ann")) == {"openai": "sk-from-the-file", "slack": "plain"}
+
+
+def test_the_second_factor_of_the_file_is_asked_for(app: Flask) -> None:
+    visitor = browser(app)
+    assert sign_in(visitor, "bob", "old password").location == "/login/verify"
+    assert not is_signed_in(visitor)
+    answer = visitor.post_form("/login/verify", {"code": code_at(now(), secret=SECRET)})
+    assert answer.status_code == 303
+    assert is_signed_in(visitor)
+
+
+def test_reading_keys_brings_the_user_in(app: Flask) -> None:
+    with app.app_context():
+        assert get_user_api_keys("ANN")["openai"] == "sk-from-the-file"
+        with pytest.raises(UnknownUser):
+            get_user_api_keys("nobody")
+        with pytest.raises(UnknownUser):
+            get_user_api_keys("broken")
+    assert usernames(app) == ["Ann"]
+
+
+def test_a_key_that_is_only_in_the_file_says_so_and_can_be_replaced(
+    app: Flask, folder: LegacyFolder
+) -> None:
+    visitor = browser(app)
+    sign_in(visitor, "ann", "old password")
+    folder.users(
+        {
+            "Ann": record(
+                password_hash=sha256_of("old password"),
+                api_keys={"google": folder.token("added there later")},
+            )
+        }
+    )
+    with app.app_context():
+        found = get_user_api_keys("ann")
+        assert (found["google"], found.sources["google"]) == ("added there later", "legacy")
+        assert found.sources["openai"] == "database"
+    page = visitor.get("/keys").text
+    assert 'data-key="google" data-state="legacy"' in page
+    assert "added there later" not in page
+    shown = visitor.post_form("/keys/google/reveal", page="/keys")
+    assert "added there later" in shown.text
+    assert visitor.post_form("/keys/google", {"value": "ours"}, page="/keys").status_code == 303
+    assert 'data-key="google" data-state="saved"' in visitor.get("/keys").text
+    with app.app_context():
+        migrate_api_keys_from_json_to_db()
+        assert get_user_api_keys("ann")["google"] == "ours"
+
+
+@pytest.mark.parametrize("name", ["ann", "ANN", "broken", "Bob"])
+def test_a_name_of_the_files_cannot_be_signed_up_for(app: Flask, name: str) -> None:
+    form = {"name": "X", "username": name, "password": NEW_PASSWORD, "confirm": NEW_PASSWORD}
+    answer = browser(app).post_form("/signup", form)
+    assert answer.status_code == 422
+    assert usernames(app) == []
+
+
+def test_signup_is_refused_while_nobody_knows_the_names(app: Flask, folder: LegacyFolder) -> None:
+    folder.raw('{"users": {')
+    folder.rest()
+    form = {"name": "X", "username": "zoe", "password": NEW_PASSWORD, "confirm": NEW_PASSWORD}
+    answer = browser(app).post_form("/signup", form)
+    assert answer.status_code == 503
+    assert "cannot be read" in answer.text
+    assert 'value="zoe"' in answer.text, "what was typed stays"
+    assert NEW_PASSWORD not in answer.text
+    assert usernames(app) == []
+    folder.users({})
+    folder.rest()
+    assert browser(app).post_form("/signup", form).status_code == 303
+
+
+def test_stored_keys_are_served_while_the_files_cannot_be_read(
+    app: Flask, folder: LegacyFolder
+) -> None:
+    with app.app_context():
+        save_user_api_key("ann", "openai", "ours")
+        folder.raw("{")
+        folder.rest()
+        assert get_user_api_keys("ann")["openai"] == "ours"
+
+
+def test_an_unknown_name_does_not_read_the_files_again(app: Flask, reads: list[str]) -> None:
+    for number in range(5):
+        assert sign_in(browser(app), f"nobody{number}", "a password").status_code == 422
+    assert reads == ["users.json"]
+
+
+def test_files_that_were_imported_as_they_are_are_not_read_at_all(
+    app: Flask, reads: list[str]
+) -> None:
+    with app.app_context():
+        migrate_api_keys_from_json_to_db()
+    visitor = browser(app)
+    assert sign_in(visitor, "nobody", "a password").status_code == 422
+    assert sign_in(visitor, "ann", "old password").status_code == 303
+    assert is_signed_in(visitor)
+    assert reads == []
+
+
+def test_ensuring_creates_and_never_changes(app: Flask) -> None:
+    digest = sha256_of("first").upper()
+    with app.app_context():
+        made = ensure_user_in_database("zoe", digest)
+        again = ensure_user_in_database("ZOE", "$2b$12$" + "a" * 53, is_admin=True)
+        assert made.id == again.id
+        assert again.is_admin is False
+        assert again.password_hash is None
+        with pytest.raises(ValueError, match="no known form"):
+            ensure_user_in_database("other", "plain text")
+    assert sign_in(browser(app), "zoe", "first").status_code == 303
+    assert usernames(app) == ["zoe"]
+
+
+def test_ensuring_brings_the_user_of_the_files_in(app: Flask) -> None:
+    with app.app_context():
+        user = ensure_user_in_database("ann", sha256_of("old password"))
+        assert user.username in {"Ann", "ann"}
+        assert get_user_api_keys("ann")["openai"] == "sk-from-the-file"
+
+
+def test_after_the_import_the_old_password_works_and_its_digest_does_not(app: Flask) -> None:
+    with app.app_context():
+        migrate_api_keys_from_json_to_db()
+    digest = sha256_of("old password")
+    for wrong in (digest, digest.upper()):
+        assert sign_in(browser(app), "ann", wrong).status_code == 422
+    assert sign_in(browser(app), "ann", "old password").status_code == 303
+    with app.app_context():
+        user = db.session.scalars(select(User).where(User.username == "Ann")).one()
+        assert (user.password_hash or "").startswith("$argon2id$")
+        assert user.imported_digest is None
