@@ -1,6 +1,6 @@
 """Addresses within this site, and nothing else: what `next` may be (ASVS 3.7.2)."""
 
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from flask import request
 
@@ -10,17 +10,24 @@ _LONGEST = 2000
 def local_path(text: str | None) -> str | None:
     """Return `text` if a browser would take it for a path of this site, else None.
 
-    Browsers read `\\` as `/`, drop tabs and line breaks, and take `//host` for another site.
+    Browsers read `\\` as `/`, drop tabs and line breaks, and take `//host` for another site. The
+    same holds for what it says once decoded, in case something on the way decodes it.
     """
-    if not text or len(text) > _LONGEST or not text.startswith("/") or text[1:2] in {"/", "\\"}:
+    if not text or len(text) > _LONGEST or " " in text:
         return None
-    if "\\" in text or any(character <= " " or character == "\x7f" for character in text):
-        return None
+    return text if _is_local(text) and _is_local(unquote(text, errors="replace")) else None
+
+
+def _is_local(text: str) -> bool:
+    if not text.startswith("/") or text[1:2] == "/" or "\\" in text:
+        return False
+    if any(character < " " or character == "\x7f" for character in text):
+        return False
     try:
         parts = urlsplit(text)
     except ValueError:
-        return None
-    return None if parts.scheme or parts.netloc else text
+        return False
+    return not parts.scheme and not parts.netloc
 
 
 def requested_next() -> str | None:

@@ -8,7 +8,7 @@ from webapp.web.local_paths import local_path, shown_path
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/keys", "/keys?saved=openai", "/a/b#c", "/%2F%2Fevil.example", "/keys?x=//y", "/a:b"],
+    ["/", "/keys", "/keys?saved=openai", "/a/b#c", "/keys?x=//y", "/keys?x=a%20b", "/a:b"],
 )
 def test_a_path_of_this_site_is_kept(path: str) -> None:
     assert local_path(path) == path
@@ -35,6 +35,10 @@ def test_a_path_of_this_site_is_kept(path: str) -> None:
         "/keys\r\nSet-Cookie: sid=1",
         "/a\x00b",
         "/a b",
+        "/%2Fevil.example",
+        "/%09/evil.example",
+        "/%5Cevil.example",
+        "/keys%0D%0ASet-Cookie: sid=1",
         "/a\x7fb",
         "/" + "a" * 2000,
     ],
