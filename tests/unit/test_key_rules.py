@@ -62,6 +62,12 @@ def test_values_that_only_resemble_masks_are_accepted(value: str) -> None:
     assert check_value("custom", value) == value
 
 
+def test_what_could_not_be_read_on_its_way_is_refused() -> None:
+    for literal in (False, True):
+        with pytest.raises(InvalidKeyValue, match="could not be read"):
+            check_value("openai", "sk-\N{REPLACEMENT CHARACTER}abc", literal=literal)
+
+
 @given(real_keys)
 def test_no_ordinary_key_is_taken_for_a_mask(key: str) -> None:
     assert not is_masked(key)

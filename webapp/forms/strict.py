@@ -1,5 +1,6 @@
 """What every form refuses, whatever its fields (ASVS 2.2.1, 15.3.5, 15.3.7)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,9 +8,12 @@ from flask_wtf import FlaskForm
 from werkzeug.datastructures import MultiDict
 from wtforms.validators import InputRequired, Length, ValidationError
 
+# NUL, and what bytes become that were not UTF-8: storing that would store something else than sent.
+_NEVER_MEANT = re.compile("[\0\N{REPLACEMENT CHARACTER}]")
+
 
 class StrictForm(FlaskForm):
-    """A form in which each field is given at most once and holds no NUL character.
+    """A form in which each field is given at most once, as UTF-8 text without a NUL character.
 
     It is filled from what a browser posted; Flask-WTF by itself would also take a JSON body.
     """
@@ -51,6 +55,6 @@ class EqualToPassword:
 def _problem(field: Any) -> str | None:
     if len(field.raw_data or ()) > 1:
         return "This was given more than once."
-    if isinstance(field.data, str) and "\0" in field.data:
+    if isinstance(field.data, str) and _NEVER_MEANT.search(field.data):
         return "This holds a character that is not allowed."
     return None

@@ -99,6 +99,12 @@ def _check_text(text: str, field: str, *, label: str = "", literal: bool) -> str
         raise InvalidKeyValue(
             "This holds control characters, which no key has; copy it again from its source.", field
         )
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        raise InvalidKeyValue(
+            "A part of this could not be read as text on its way here; copy it again from its"
+            " source.",
+            field,
+        )
     if looks_sealed(text):
         raise InvalidKeyValue(
             "This is the sealed form in which Keystay stores a key; paste the key itself.",

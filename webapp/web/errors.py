@@ -5,7 +5,7 @@ import math
 import structlog
 from flask import Flask, Response, g, make_response, render_template, request
 from flask_wtf.csrf import CSRFError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 
 from webapp.db import UNREACHABLE, db
 from webapp.services import audit
@@ -14,7 +14,7 @@ from webapp.services.keyring import KeyringRefused
 from webapp.services.keys import EnvironmentKeyHidden, KeysUnavailable, NoSuchKey, SaveNotConfirmed
 from webapp.services.setup import SetupDone
 from webapp.services.throttle import Throttled
-from webapp.web.gate import AdminsOnly, CrossSiteRequest
+from webapp.web.gate import AdminsOnly, CrossSiteRequest, NotUtf8
 from webapp.web.htmx import wants_fragment
 from webapp.web.identity import render_for_nobody
 
@@ -29,6 +29,7 @@ _STATUS: tuple[tuple[type[ServiceError], int], ...] = (
     (EnvironmentKeyHidden, 403),
     (AdminsOnly, 403),
     (CrossSiteRequest, 403),
+    (NotUtf8, 400),
     (SetupDone, 404),
     (Throttled, 429),
     (InvalidInput, 422),
@@ -59,6 +60,7 @@ _PAGES = {
 def init_app(app: Flask) -> None:
     """Register the handlers of `app`."""
     app.register_error_handler(CSRFError, _csrf_rejected)
+    app.register_error_handler(SecurityError, _wrong_host)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(ServiceError, _service_error)
     for unreachable in UNREACHABLE:
@@ -89,6 +91,13 @@ def error_page(status: int, explanation: str = "", *, retry_after: float | None 
         response = make_response(render_template(template, **context), status)
     if retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+    return response
+
+
+def _wrong_host(error: SecurityError) -> Response:
+    """Answer in plain text: a page needs addresses, and a host that is not ours has none."""
+    response = make_response("This address is not one of this site (see TRUSTED_HOSTS).\n", 400)
+    response.mimetype = "text/plain"
     return response
 
 

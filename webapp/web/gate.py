@@ -7,7 +7,7 @@ A view that says nothing needs somebody who is signed in with all their factors.
 from collections.abc import Callable
 from functools import wraps
 from typing import Literal, ParamSpec, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import structlog
 from flask import Flask, Response, current_app, make_response, redirect, request, url_for
@@ -38,6 +38,12 @@ class CrossSiteRequest(ServiceError):
     """Another site's page sent this."""
 
     message = "This request came from another site. Nothing was done."
+
+
+class NotUtf8(ServiceError):
+    """A form holds bytes that are not UTF-8, which would be stored as something else."""
+
+    message = "What was sent is not UTF-8 text. Nothing was saved."
 
 
 class AdminsOnly(ServiceError):
@@ -102,6 +108,7 @@ def _check() -> Response | None:
     if request.endpoint is None:
         return None  # 404 or 405, which Flask raises next
     _refuse_cross_site()
+    _refuse_other_encodings()
     access = access_of(current_app, request.endpoint)
     if access == "public":
         return None
@@ -127,6 +134,18 @@ def _refuse_cross_site() -> None:
         _reject()
     if origin not in {None, "null"} and urlsplit(origin or "").netloc != request.host:
         _reject()
+
+
+def _refuse_other_encodings() -> None:
+    """Raise NotUtf8 where Werkzeug would turn the bytes into their percent-encoded form.
+
+    It puts a replacement character into the fields of a multipart form, which forms refuse.
+    """
+    if request.mimetype == "application/x-www-form-urlencoded":
+        try:
+            unquote_to_bytes(request.get_data()).decode("utf-8")
+        except UnicodeDecodeError:
+            raise NotUtf8 from None
 
 
 def _reject() -> None:

@@ -1,0 +1,248 @@
+"""Every answer has its headers, and every failure a page of its own that gives nothing away."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from flask import Flask
+from sqlalchemy import text
+
+from tests.conftest import MakeSettings
+from tests.deployment import PRODUCTION
+from tests.people import add_person, browser, signed_in
+from tests.visitor import Visitor
+from webapp import create_app
+from webapp.db import db, dispose_engines, transaction
+from webapp.services.keys import save_user_api_key
+
+HTMX = {"HX-Request": "true"}
+SECRET = "sk-proj-0123456789abcdef"
+
+
+@pytest.fixture
+def amira(app: Flask) -> Visitor:
+    add_person(app)
+    with app.app_context():
+        save_user_api_key("amira", "openai", SECRET)
+    return signed_in(app)
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in the page of the keys."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError(f"a bug that quotes {SECRET}")
+
+    monkeypatch.setattr("webapp.blueprints.keys.list_keys", fail)
+
+
+def break_database(app: Flask, kind: str, tmp_path: Path) -> None:
+    """Let the database be away for every connection that is made from now on."""
+    dispose_engines(app)
+    if kind == "sqlite":
+        for file in tmp_path.glob("keystay.db*"):
+            file.unlink()
+        (tmp_path / "keystay.db").mkdir()
+        return
+    with app.app_context():
+        url = db.engine.url
+    with psycopg.connect(
+        host=str(url.query["host"]), user=url.username, dbname="postgres"
+    ) as server:
+        server.autocommit = True
+        server.execute(f"ALTER DATABASE {url.database} ALLOW_CONNECTIONS false")
+
+
+@pytest.fixture
+def headers_of(app: Flask, amira: Visitor) -> Iterator[dict[str, dict[str, str]]]:
+    """The headers of all sorts of answers."""
+    answers = {
+        path: amira.get(path) for path in ("/login", "/keys", "/nowhere", "/healthz", "/admin")
+    }
+    answers["fragment"] = amira.get("/keys", headers=HTMX)
+    answers["static"] = amira.get("/static/css/base.css")
+    answers["400"] = amira.post("/keys/openai")
+    answers["redirect"] = browser(app).get("/keys")
+    yield {name: dict(answer.headers) for name, answer in answers.items()}
+    for answer in answers.values():
+        answer.close()
+
+
+def test_every_answer_has_the_headers_that_protect_it(
+    headers_of: dict[str, dict[str, str]],
+) -> None:
+    for name, headers in headers_of.items():
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy, name
+        assert "frame-ancestors 'none'" in policy, name
+        assert "unsafe" not in policy, name
+        assert headers["X-Content-Type-Options"] == "nosniff", name
+        assert headers["Referrer-Policy"] == "same-origin", name
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin", name
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin", name
+        assert "Access-Control-Allow-Origin" not in headers, name
+        assert len(headers["X-Request-Id"]) == 16, name
+        if name == "static":
+            assert headers["Cache-Control"] == "public, max-age=3600"
+        else:
+            assert headers["Cache-Control"] == "no-store", name
+            assert "HX-Request" in headers["Vary"], name
+
+
+def test_over_https_the_browser_is_to_stay_there(make_settings: MakeSettings) -> None:
+    app = create_app(make_settings(KEYSTAY_ENV="production", TRUSTED_PROXIES="1", **PRODUCTION))
+    ask = app.test_client().get
+    host = {"Host": "keys.example.com"}
+    secure = ask("/login", headers={**host, "X-Forwarded-Proto": "https"})
+    assert "max-age=63072000" in secure.headers["Strict-Transport-Security"]
+    assert "Strict-Transport-Security" not in ask("/login", headers=host).headers
+    for path in ("/login", "/keys", "/nowhere"):
+        elsewhere = ask(path, headers={"Host": "evil.example"})
+        assert elsewhere.status_code == 400
+        assert elsewhere.mimetype == "text/plain"
+        assert "Content-Security-Policy" in elsewhere.headers
+    dispose_engines(app)
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "fragment"])
+def test_each_failure_has_a_designed_answer(amira: Visitor, headers: dict[str, str]) -> None:
+    token = amira.csrf_token("/keys")
+    same = {"Origin": "http://localhost", **headers}
+    form = {"csrf_token": token}
+    answers = {
+        400: amira.post("/keys/openai", data={"value": "x"}, headers=same),
+        403: amira.get("/admin", headers=headers),
+        404: amira.get("/nowhere", headers=headers),
+        405: amira.get("/logout", headers=headers),
+        413: amira.post("/keys/openai", data={**form, "value": "x" * 300_000}, headers=same),
+        422: amira.post("/keys/openai", data={**form, "value": ""}, headers=same),
+    }
+    for status, answer in answers.items():
+        assert answer.status_code == status
+        assert ("<html" in answer.text) is not bool(headers), status
+        if not headers:
+            assert answer.text.count("<h1") == 1, status
+        assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "fragment"])
+@pytest.mark.usefixtures("broken")
+def test_a_bug_shows_an_id_that_stands_in_the_log_and_nothing_else(
+    app: Flask, amira: Visitor, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    app.config["TESTING"] = False
+    answer = amira.get("/keys", headers=headers)
+    assert answer.status_code == 500
+    request_id = answer.headers["X-Request-Id"]
+    assert request_id in answer.text
+    for inside in ("ZeroDivisionError", "Traceback", SECRET, "list_keys", ".py"):
+        assert inside not in answer.text
+    logged = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert any(request_id in str(record.msg) for record in logged)
+    assert any("ZeroDivisionError" in repr(record.msg) for record in logged)
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "fragment"])
+def test_a_database_that_is_away_never_looks_like_no_keys(
+    app: Flask, amira: Visitor, headers: dict[str, str], database_kind: str, tmp_path: Path
+) -> None:
+    token = amira.csrf_token("/keys")
+    break_database(app, database_kind, tmp_path)
+    for path in ("/keys", "/account", "/admin"):
+        answer = amira.get(path, headers=headers)
+        assert answer.status_code == 503, path
+        assert "cannot be reached" in answer.text
+        assert "not gone" in answer.text
+        assert "data-key" not in answer.text
+    saved = amira.post(
+        "/keys/openai",
+        data={"csrf_token": token, "value": "another value"},
+        headers={"Origin": "http://localhost", **headers},
+    )
+    assert saved.status_code == 503
+    assert "another value" not in saved.text
+    ready = amira.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.json is not None
+    assert ready.json["problems"] == ["database"]
+    assert amira.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"value": "a\x00b"},
+        {"value": ["one", "two"]},
+        {"value": "ok", "user_id": "2", "is_admin": "1"},
+    ],
+)
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_hostile_forms_are_refused_or_change_only_what_they_may(
+    app: Flask, amira: Visitor, data: dict[str, object]
+) -> None:
+    answer = amira.post_form("/keys/slack", data, page="/keys")
+    saved = data["value"] == "ok"
+    assert answer.status_code == (303 if saved else 422)
+    state = "saved" if saved else "missing"
+    assert f'data-key="slack" data-state="{state}"' in amira.get("/keys").text
+    assert amira.get("/admin").status_code == 403
+
+
+@pytest.mark.parametrize("value", [b"%FF%FE", b"sk-%C3", b"%ED%A0%80", b"sk-%EF%BF%BDabc", b"\xff"])
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_bytes_that_are_no_text_are_not_saved_as_something_else(
+    amira: Visitor, value: bytes
+) -> None:
+    token = amira.csrf_token("/keys")
+    answer = amira.post(
+        "/keys/slack",
+        data=b"csrf_token=" + token.encode() + b"&value=" + value,
+        content_type="application/x-www-form-urlencoded",
+        headers={"Origin": "http://localhost"},
+    )
+    assert answer.status_code in {400, 422}
+    multipart = {"csrf_token": token, "value": (io.BytesIO(value), "")}
+    answer = amira.post("/keys/slack", data=multipart, headers={"Origin": "http://localhost"})
+    assert answer.status_code in {400, 422}
+    assert 'data-key="slack" data-state="missing"' in amira.get("/keys").text
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_json_is_no_form(amira: Visitor) -> None:
+    token = amira.csrf_token("/keys")
+    answer = amira.post(
+        "/keys/slack",
+        data=json.dumps({"csrf_token": token, "value": "from json"}),
+        content_type="application/json",
+        headers={"Origin": "http://localhost"},
+    )
+    assert answer.status_code == 400
+    header = {"Origin": "http://localhost", "X-CSRFToken": token}
+    answer = amira.post("/keys/slack", json={"value": "from json"}, headers=header)
+    assert answer.status_code == 422
+    assert 'data-key="slack" data-state="missing"' in amira.get("/keys").text
+
+
+@pytest.mark.parametrize("name", ["UPPER", "a b", "a%00b", "..", "%2e%2e", "a" * 65, "ä"])
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_name_that_no_key_can_have_is_a_clear_4xx(amira: Visitor, name: str) -> None:
+    for act in ("", "/reveal", "/delete"):
+        answer = amira.post_form(f"/keys/{name}{act}", {"value": "x"}, page="/keys")
+        assert 400 <= answer.status_code < 500
+
+
+def test_a_failure_in_the_middle_of_a_save_leaves_the_stored_key(
+    app: Flask, amira: Visitor
+) -> None:
+    with app.app_context(), transaction() as session:
+        session.execute(text("ALTER TABLE audit_events RENAME TO audit_events_gone"))
+    answer = amira.post_form("/keys/openai", {"value": "another value"}, page="/keys")
+    assert answer.status_code in {500, 503}
+    with app.app_context(), transaction() as session:
+        session.execute(text("ALTER TABLE audit_events_gone RENAME TO audit_events"))
+    assert SECRET in amira.post_form("/keys/openai/reveal", page="/keys").text
