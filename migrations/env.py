@@ -13,6 +13,7 @@ from sqlalchemy import Connection, TypeDecorator, text
 from webapp.db import db
 
 logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
 
 # A migration that waits for a lock makes everybody behind it wait too: better to fail and retry.
 _POSTGRESQL_LIMITS = ("SET lock_timeout = '10s'", "SET statement_timeout = '15min'")

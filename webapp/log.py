@@ -54,3 +54,5 @@ def configure(form: LogFormat) -> None:
             root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    # It says that it looked at the revision, whenever /readyz does; `flask db` turns it on again.
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
