@@ -2,11 +2,13 @@
 
 import sys
 
-from webapp import create_app
+from webapp import cli, create_app
 from webapp.config import ConfigError
 
 try:
     app = create_app()
 except ConfigError as error:
-    print(f"keystay: {error}", file=sys.stderr)
-    sys.exit(2)
+    if not cli.needs_no_settings(sys.argv):
+        print(f"keystay: {error}", file=sys.stderr)
+        sys.exit(2)
+    app = cli.without_settings()
