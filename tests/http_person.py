@@ -32,13 +32,13 @@ class HttpPerson:
     def __init__(self, port: int, *, seconds: float = 20.0) -> None:
         self._port = port
         self._seconds = seconds
-        self._cookies: dict[str, str] = {}
+        self.cookies: dict[str, str] = {}
         self._token = ""
 
     def other_tab(self) -> Self:
         """Return somebody in the same session who can be used by another thread."""
         other = copy(self)
-        other._cookies = dict(self._cookies)
+        other.cookies = dict(self.cookies)
         return other
 
     def get(self, path: str) -> Answer:
@@ -76,7 +76,7 @@ class HttpPerson:
         self, method: str, path: str, body: str = "", headers: Mapping[str, str] | None = None
     ) -> Answer:
         sent = {
-            "Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items()),
+            "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
             "Origin": f"http://127.0.0.1:{self._port}",
             **({"Content-Type": "application/x-www-form-urlencoded"} if body else {}),
             **(headers or {}),
@@ -88,7 +88,7 @@ class HttpPerson:
             text = response.read().decode("utf-8")
             for cookie in response.headers.get_all("Set-Cookie") or ():
                 name, _, value = cookie.partition(";")[0].partition("=")
-                self._cookies[name] = value
+                self.cookies[name] = value
         token = _TOKEN.search(text)
         if token:
             self._token = token[1]

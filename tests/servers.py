@@ -34,13 +34,13 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ks-pg-", dir="/tmp"))
-        self._data = Path(tempfile.mkdtemp(prefix="ks-pg-data-", dir=_data_root()))
+        self.data = Path(tempfile.mkdtemp(prefix="ks-pg-data-", dir=_data_root()))
         package = _package()
         self._as_user: dict[str, object] = {}
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             self._as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            os.chown(self._data, nobody.pw_uid, nobody.pw_gid)
+            os.chown(self.data, nobody.pw_uid, nobody.pw_gid)
             self._folder.chmod(0o755)
             package = _copy(package, self._folder)
         self._binaries = package / "pginstall" / "bin"
@@ -52,7 +52,7 @@ class PostgresServer:
         options = [text for name, value in _FAST.items() for text in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(  # type: ignore[call-overload]
-                [self._binaries / "postgres", "-D", self._data, "-k", self._data, *options],
+                [self._binaries / "postgres", "-D", self.data, "-k", self.data, *options],
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
@@ -80,12 +80,12 @@ class PostgresServer:
             except subprocess.TimeoutExpired:
                 self._process.send_signal(signal.SIGQUIT)
                 self._process.wait()
-        shutil.rmtree(self._data, ignore_errors=True)
+        shutil.rmtree(self.data, ignore_errors=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def url(self, database: str) -> str:
         """Return the address of a database, as an operator would write it."""
-        return f"postgresql://keystay@/{database}?host={self._data}"
+        return f"postgresql://keystay@/{database}?host={self.data}"
 
     def create(self, database: str, template: str = "template0") -> str:
         """Create `database` as a copy of `template`, to which nobody may be connected."""
@@ -106,13 +106,13 @@ class PostgresServer:
             connection.execute(statement)
 
     def _connect(self) -> psycopg.Connection:
-        return psycopg.connect(host=str(self._data), user="keystay", dbname="postgres")
+        return psycopg.connect(host=str(self.data), user="keystay", dbname="postgres")
 
     def _run_initdb(self) -> None:
         # The builtin provider folds case as production's locales do, which plain C does not.
         subprocess.run(  # type: ignore[call-overload]
             [
-                self._binaries / "initdb", "--pgdata", self._data, "--username=keystay",
+                self._binaries / "initdb", "--pgdata", self.data, "--username=keystay",
                 "--auth=trust", "--encoding=UTF8", "--locale-provider=builtin",
                 "--builtin-locale=C.UTF-8", "--locale=C", "--no-sync",
             ],
