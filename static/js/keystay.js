@@ -188,6 +188,11 @@
     localizeTimes(root);
     for (const button of all("[data-copy-target][hidden], [data-toggle-secret][hidden]", root)) button.hidden = false;
     for (const box of all("[data-hide-after]", root)) startCountdown(box);
+    markScrollable(root);
+  }
+
+  // A region that scrolls is a stop of the keyboard, one that does not is none.
+  function markScrollable(root) {
     for (const region of all(".table-scroll", root)) {
       region.tabIndex = region.scrollWidth > region.clientWidth ? 0 : -1;
     }
@@ -213,6 +218,7 @@
   // A page that the browser kept while it was left must come back without values and with forms that work.
   addEventListener("pagehide", () => all("[data-revealed]").forEach((box) => hide(box, false)));
   addEventListener("pageshow", () => release(document));
+  addEventListener("resize", () => markScrollable(document));
 
   const isRead = (event) => event.detail.requestConfig.verb === "get";
   document.addEventListener("htmx:afterRequest", (event) => release(event.detail.elt));

@@ -16,14 +16,13 @@ KeyState = Literal["environment", "locked", "saved", "legacy", "deleted", "missi
 
 @dataclass(frozen=True)
 class FieldView:
-    """An input of a key; `value` is what is stored, for inputs that are not secret."""
+    """An input of a key. It never holds what is stored: the list shows no value."""
 
     name: str
     label: str
     secret: bool
     input_type: str
     placeholder: str
-    value: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +86,7 @@ def find_entry(username: str, name: str) -> KeyEntry:
         if entry.name == name:
             return entry
     provider = Provider(name, name, ())
-    return KeyEntry(name=name, label=name, state="missing", fields=_fields(provider, None))
+    return KeyEntry(name=name, label=name, state="missing", fields=_fields(provider))
 
 
 def _entry(
@@ -114,7 +113,7 @@ def _entry(
         locked_reason=_locked_reason(live, legacy),
         env_variable=environment.variable if environment else None,
         stored_behind_environment=bool(environment and live),
-        fields=_fields(provider, live),
+        fields=_fields(provider),
         help_url=provider.help_url,
         placeholder=provider.placeholder,
         can_reveal=bool(
@@ -170,20 +169,12 @@ def _locked_reason(live: StoredKey | None, legacy: Payload | None) -> str | None
     return key_store.LEGACY_REASON if legacy and legacy.locked else None
 
 
-def _fields(provider: Provider, live: StoredKey | None) -> tuple[FieldView, ...]:
+def _fields(provider: Provider) -> tuple[FieldView, ...]:
     if not provider.fields:
         # A known provider's key is one line; a custom one may be a certificate.
         input_type = "password" if provider.name in PROVIDERS else "textarea"
         return (FieldView("value", "Value", True, input_type, provider.placeholder),)
-    known = live.payload.value if live and live.payload else {}
     return tuple(
-        FieldView(
-            part.name,
-            part.label,
-            part.secret,
-            part.input_type,
-            part.placeholder,
-            "" if part.secret or isinstance(known, str) else known.get(part.name, ""),
-        )
+        FieldView(part.name, part.label, part.secret, part.input_type, part.placeholder)
         for part in provider.fields
     )
