@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask_migrate import upgrade
+from jinja2.bccache import Bucket, BytecodeCache
 from sqlalchemy import Engine, event
 
 from devserver.embedded_redis import EmbeddedRedis
@@ -22,6 +23,23 @@ from webapp.db import db, dispose_engines
 from webapp.services import legacy_lookup
 
 pytest_plugins = ["tests.worker_process"]
+
+
+class CompiledTemplates(BytecodeCache):
+    """Templates compiled once for the applications of all tests; they are what most pages cost."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self._compiled:
+            bucket.bytecode_from_string(self._compiled[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._compiled[bucket.key] = bucket.bytecode_to_string()
+
+
+Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": CompiledTemplates()}
 
 CHEAP_PASSWORDS = PasswordCost(memory_kib=64, passes=1, lanes=1)
 ENVIRON = {
