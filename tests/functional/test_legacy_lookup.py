@@ -135,6 +135,33 @@ def test_a_key_that_is_only_in_the_file_says_so_and_can_be_replaced(
         assert get_user_api_keys("ann")["google"] == "ours"
 
 
+def test_a_key_deleted_here_stays_so_while_the_files_have_it(
+    app: Flask, folder: LegacyFolder
+) -> None:
+    visitor = browser(app)
+    sign_in(visitor, "ann", "old password")
+    visitor.post_form("/keys/openai/delete", page="/keys")
+    folder.users({"Ann": record(api_keys={"openai": folder.token("a newer one")})})
+    assert 'data-key="openai" data-state="deleted"' in visitor.get("/keys").text
+    assert visitor.post_form("/keys/openai/reveal", page="/keys").status_code == 404
+    with app.app_context():
+        assert dict(get_user_api_keys("ann")) == {"slack": "plain"}
+        migrate_api_keys_from_json_to_db()
+        assert dict(get_user_api_keys("ann")) == {"slack": "plain"}
+
+
+def test_a_new_key_does_not_take_the_name_of_one_that_is_only_in_the_file(
+    app: Flask, folder: LegacyFolder
+) -> None:
+    visitor = browser(app)
+    sign_in(visitor, "ann", "old password")
+    folder.users({"Ann": record(api_keys={"mistral": folder.token("there")})})
+    form = {"name": "mistral", "value": "sk-another-key-of-mine"}
+    assert visitor.post_form("/keys", form).status_code == 422
+    with app.app_context():
+        assert get_user_api_keys("ann")["mistral"] == "there"
+
+
 @pytest.mark.parametrize("name", ["ann", "ANN", "broken", "Bob"])
 def test_a_name_of_the_files_cannot_be_signed_up_for(app: Flask, name: str) -> None:
     form = {"name": "X", "username": name, "password": NEW_PASSWORD, "confirm": NEW_PASSWORD}

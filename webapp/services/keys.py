@@ -192,10 +192,11 @@ def save_user_api_key(
     name = check_name(key_name)
     payload = Payload(check_value(name, key_value, literal=literal))
     owner = _owner(username)
+    in_files = must_be_new and name in legacy_lookup.keys_not_imported(owner.username, ())
     with transaction() as session:
         vault = Vault.load_for_sealing(owner.id)
         before = key_store.read_one(owner.id, name)
-        if must_be_new and before and not before.deleted_at:
+        if must_be_new and (not before.deleted_at if before else in_files):
             raise KeyExists(name)
         if before and not before.deleted_at and before.payload == payload:
             if expires_at and expires_at != before.expires_at:
@@ -247,15 +248,15 @@ def reveal_user_api_key(username: str, key_name: str) -> RevealedKey:
     """
     name = check_name(key_name)
     owner = _owner(username)
-    with transaction():
-        revealed = _find_value(owner, name)
-        audit.record(
-            "key.revealed",
-            subject_id=owner.id,
-            name=name,
-            source=revealed.source,
-            version=revealed.version,
-        )
+    # Not in a transaction that writes: it may have to read the predecessor's files.
+    revealed = _find_value(owner, name)
+    audit.record(
+        "key.revealed",
+        subject_id=owner.id,
+        name=name,
+        source=revealed.source,
+        version=revealed.version,
+    )
     return revealed
 
 
@@ -302,7 +303,7 @@ def _find_value(owner: Owner, name: str) -> RevealedKey:
         return RevealedKey(name, found.value, "environment", None)
     if found:
         raise EnvironmentKeyHidden
-    payload = legacy_lookup.keys_not_imported(owner.username, set()).get(name)
+    payload = legacy_lookup.keys_not_imported(owner.username, {name} if stored else ()).get(name)
     if payload is None:
         raise NoSuchKey
     if payload.locked:
