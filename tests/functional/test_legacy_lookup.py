@@ -1,6 +1,8 @@
 """People whom the import has not reached yet: they sign in and read their keys from the files."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from sqlalchemy import select
 
 from tests.conftest import MakeSettings
 from tests.legacy_folder import LegacyFolder, record, sha256_of
-from tests.people import browser, code_at, is_signed_in, sign_in
+from tests.people import browser, code_at, events, is_signed_in, sign_in
 from tests.visitor import Visitor
 from webapp import create_app
 from webapp.clock import now
@@ -227,11 +229,28 @@ def test_ensuring_creates_and_never_changes(app: Flask) -> None:
     assert usernames(app) == ["zoe"]
 
 
-def test_ensuring_brings_the_user_of_the_files_in(app: Flask) -> None:
+def test_ensuring_brings_the_user_of_the_files_in_with_all_that_is_theirs(app: Flask) -> None:
     with app.app_context():
-        user = ensure_user_in_database("ann", sha256_of("old password"))
-        assert user.username in {"Ann", "ann"}
-        assert get_user_api_keys("ann")["openai"] == "sk-from-the-file"
+        user = ensure_user_in_database("ann", sha256_of("another password"), is_admin=True)
+        assert (user.username, user.is_admin) == ("Ann", False)
+        assert set(get_user_api_keys("ann").sources.values()) == {"database"}
+        assert ensure_user_in_database("bob", sha256_of("old password")).totp_enabled_at
+    assert sign_in(browser(app), "ann", "another password").status_code == 422
+    assert sign_in(browser(app), "ann", "old password").status_code == 303
+    assert usernames(app) == ["Ann", "bob"]
+
+
+def test_however_many_sign_in_at_once_one_account_is_made(app: Flask) -> None:
+    together = threading.Barrier(4)
+
+    def one(_: int) -> int:
+        together.wait()
+        return sign_in(browser(app), "ann", "old password").status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one, range(4))) == [303] * 4
+    assert usernames(app) == ["Ann"]
+    assert [event.event for event in events(app, "account")] == ["account.imported"]
 
 
 def test_after_the_import_the_old_password_works_and_its_digest_does_not(app: Flask) -> None:

@@ -3,12 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from sqlalchemy import Select, select
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
-
 from webapp.config import current_settings
-from webapp.crypto.hashing import is_bcrypt, is_sha256
 from webapp.db import db, transaction
 from webapp.models import User
 from webapp.models.users import fold
@@ -16,7 +11,21 @@ from webapp.services import audit, legacy_lookup, login, throttle
 from webapp.services.errors import InvalidInput, ServiceError
 from webapp.services.login import SignedIn
 from webapp.services.passwords import check_new_password, password_hashes
-from webapp.services.vault import PASSWORD_DIGEST, Vault
+from webapp.services.users import ensure_user_in_database, find_user, insert_user
+
+__all__ = [
+    "Application",
+    "InvalidUsername",
+    "SignupClosed",
+    "UsernameTaken",
+    "add_account",
+    "check_signup_open",
+    "create_account",
+    "ensure_user_in_database",
+    "find_user",
+    "new_account",
+    "sign_up",
+]
 
 USERNAME = re.compile(r"[a-zA-Z0-9_]{3,50}")
 """What a new account may be called; imported ones may have other names."""
@@ -53,34 +62,6 @@ class Application:
     admin_reason: str = ""
 
 
-def ensure_user_in_database(username: str, password_hash: str, is_admin: bool = False) -> User:
-    """Return the account of `username`, ignoring case; created when missing, else as it is.
-
-    `password_hash` is Argon2id, bcrypt, or the predecessor's SHA-256 in hex, which is sealed at
-    once. However many callers do this together, one account is made and all get it. Raises
-    ValueError for a hash of no known form.
-    """
-    existing = find_user(username)
-    if existing is not None:
-        return existing
-    digest = password_hash.lower() if is_sha256(password_hash) else None
-    if digest is None and not is_bcrypt(password_hash) and not password_hash.startswith("$argon2"):
-        raise ValueError("the password hash has no known form")
-    user = User(
-        username=username,
-        name=username,
-        is_admin=is_admin,
-        password_hash=None if digest else password_hash,
-    )
-    with transaction() as session:
-        if not _insert(session, user):
-            return session.scalars(_by_name(username)).one()
-        if digest:
-            vault = Vault.load_for_sealing(user.id)
-            user.imported_digest = vault.seal(PASSWORD_DIGEST, digest.encode("ascii"))
-        return user
-
-
 def create_account(username: str, password: str, *, is_admin: bool = False) -> User:
     """Make an account with a password.
 
@@ -114,7 +95,7 @@ def new_account(username: str, password: str, *, name: str = "", is_admin: bool 
 def add_account(user: User) -> None:
     """Store what `new_account` made. Joins the surrounding transaction. Raises UsernameTaken."""
     with transaction() as session:
-        if not _insert(session, user):
+        if not insert_user(session, user):
             raise UsernameTaken
 
 
@@ -151,28 +132,6 @@ def check_signup_open() -> None:
         raise SignupClosed
 
 
-def find_user(username: str) -> User | None:
-    """Return the account of `username`, ignoring case, if the database has it."""
-    return db.session.scalars(_by_name(username)).one_or_none()
-
-
-def _by_name(username: str) -> Select[User]:
-    return select(User).where(User.username_folded == fold(username))
-
-
 def _check_shape(username: str) -> None:
     if not USERNAME.fullmatch(username):
         raise InvalidUsername
-
-
-def _insert(session: Session, user: User) -> bool:
-    """Insert `user` with its audit events; False when the name is taken, whoever was first."""
-    try:
-        with session.begin_nested():
-            session.add(user)
-    except IntegrityError:
-        return False
-    audit.record("account.created", subject_id=user.id)
-    if user.is_admin:
-        audit.record("account.admin_granted", subject_id=user.id)
-    return True

@@ -11,6 +11,7 @@ from webapp.models import User
 from webapp.models.users import fold
 from webapp.services import audit, legacy_lookup
 from webapp.services.passwords import password_hashes
+from webapp.services.users import ensure_user_in_database
 from webapp.services.vault import PASSWORD_DIGEST, Locked, Vault
 
 
@@ -60,8 +61,9 @@ _COLUMNS = (
 def find(username: str) -> Credentials | None:
     """Return the credentials of `username`, ignoring case, brought in from the legacy files."""
     found = _read(User.username_folded == fold(username))
-    if found is None and legacy_lookup.ensure_imported(username):
-        found = _read(User.username_folded == fold(username))
+    if found is None and (legacy := legacy_lookup.find_account(username)):
+        user = ensure_user_in_database(legacy.username, legacy.password_hash, legacy.is_admin)
+        found = find_by_id(user.id)
     return found
 
 

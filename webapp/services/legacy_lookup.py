@@ -44,21 +44,42 @@ class NamesUnknown(ServiceError):
     )
 
 
-def ensure_imported(username: str) -> bool:
-    """Bring this one account in from the legacy files if it is there and nobody did yet.
+def find_account(username: str) -> LegacyUser | None:
+    """Return the account that the files have, ignoring case, and that may not be imported yet.
 
-    Return whether it is in the database afterwards as far as the files can tell; False without
-    legacy files, when this very state of them was imported whole, and when they cannot be read
-    (which the admin page shows). Not inside `transaction()`.
+    None without legacy files, when this very state of them was imported whole, and when they cannot
+    be read, which the admin page shows.
     """
-    user = _find(username)
+    settings = current_settings()
+    if not settings.legacy_enabled:
+        return None
+    try:
+        state = _state(settings)
+        if _was_imported(state):
+            return None
+        with _index(settings, state, fresh=False) as snapshot:
+            found = snapshot.find(username)
+    except LegacyUnreadable as error:
+        _log.warning("legacy_files_unreadable", reason=str(error))
+        return None
+    return found if isinstance(found, LegacyUser) else None
+
+
+def ensure_imported(username: str) -> bool:
+    """Bring the account that `find_account` finds into the database; return whether there is one.
+
+    However many callers do this together, it is made once. It may read the files, so not inside
+    `transaction()`, where others would wait for it.
+    """
+    user = find_account(username)
     if user is None:
         return False
-    try:
-        with transaction() as session:
-            legacy_accounts.write(session, [user])
-    except IntegrityError:
-        _log.info("legacy_account_came_first", username=user.username)
+    with transaction() as session:
+        try:
+            with session.begin_nested():
+                legacy_accounts.write(session, [user])
+        except IntegrityError:
+            _log.info("legacy_account_came_first", username=user.username)
     return True
 
 
@@ -84,7 +105,7 @@ def keys_not_imported(username: str, stored: Collection[str]) -> dict[str, Paylo
     Empty when this very state of the files was imported whole, and when they cannot be read: the
     database's keys are answer enough then, and the admin page shows it.
     """
-    user = _find(username)
+    user = find_account(username)
     if user is None:
         return {}
     return {name: payload_of(key) for name, key in user.keys.items() if name not in stored}
@@ -95,23 +116,6 @@ def forget(app: Flask) -> None:
     cache: _Cache | None = app.extensions.pop("keystay_legacy_cache", None)
     if cache is not None and cache.snapshot is not None:
         cache.snapshot.close()
-
-
-def _find(username: str) -> LegacyUser | None:
-    """Return the account in the files unless they were imported as they are."""
-    settings = current_settings()
-    if not settings.legacy_enabled:
-        return None
-    try:
-        state = _state(settings)
-        if _was_imported(state):
-            return None
-        with _index(settings, state, fresh=False) as snapshot:
-            found = snapshot.find(username)
-    except LegacyUnreadable as error:
-        _log.warning("legacy_files_unreadable", reason=str(error))
-        return None
-    return found if isinstance(found, LegacyUser) else None
 
 
 def _state(settings: Settings) -> str:
