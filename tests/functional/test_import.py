@@ -207,7 +207,8 @@ def test_a_value_that_does_not_open_never_replaces_one_that_does(folder: LegacyF
     folder.users({"ann": record(api_keys={"openai": folder.token("good")})})
     run(folder)
     folder.users({"ann": record(api_keys={"openai": folder.token("unreadable", OTHER_KEY)})})
-    run(folder)
+    report = run(folder)
+    assert (report.keys_imported, report.keys_kept, report.keys_locked) == (0, 0, 1)
     assert dict(get_user_api_keys("ann")) == {"openai": "good"}
     assert len(versions("ann", "openai")) == 1
 

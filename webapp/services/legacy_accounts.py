@@ -121,8 +121,7 @@ def _count(users: Sequence[LegacyUser], existing: Mapping[str, Account]) -> Coun
 
 
 def _counted_as(key: LegacyKey, stored: OpenedKey | None) -> str:
-    if _is_imported(key, stored):
-        return "keys_locked" if key.is_locked else "keys_imported"
-    if stored and stored.is_as_imported and stored.is_locked and key.is_locked:
+    """Locked ones count as such whatever is stored: a key file that opens nothing is to be seen."""
+    if key.is_locked:
         return "keys_locked"
-    return "keys_kept"
+    return "keys_imported" if _is_imported(key, stored) else "keys_kept"

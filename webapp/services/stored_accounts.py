@@ -32,11 +32,6 @@ class OpenedKey:
     expires_at: datetime | None
 
     @property
-    def is_locked(self) -> bool:
-        """Whether it, or a part of it, does not open."""
-        return self.payload is None or self.payload.locked
-
-    @property
     def is_as_imported(self) -> bool:
         """Whether nobody changed or deleted it since it came from the predecessor."""
         return self.source == IMPORT and not self.is_deleted
