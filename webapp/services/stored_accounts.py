@@ -78,10 +78,14 @@ _ACCOUNT_COLUMNS = (
     User.username_folded,
     User.is_admin,
     User.fingerprint_key,
-    and_(
-        User.totp_secret.is_(None),
-        or_(User.imported_digest.is_not(None), User.password_hash.startswith("$2")),
-    ).label("is_untouched"),
+    or_(User.imported_digest.is_not(None), User.password_hash.startswith("$2")).label(
+        "is_untouched"
+    ),
+    case(
+        (User.totp_secret.is_(None), "none"),
+        (User.totp_enabled_at.is_(None), "prepared"),
+        else_="enabled",
+    ).label("second_factor"),
 )
 
 
