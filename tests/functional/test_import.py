@@ -213,6 +213,33 @@ def test_a_value_that_does_not_open_never_replaces_one_that_does(folder: LegacyF
     assert len(versions("ann", "openai")) == 1
 
 
+def test_a_second_factor_follows_until_somebody_signs_in(folder: LegacyFolder) -> None:
+    def switch(enabled: bool) -> ImportReport:
+        folder.second_factors({"ann": {"secret": "JBSWY3DPEHPK3PXP", "enabled": enabled}})
+        return run(folder)
+
+    folder.users({"ann": record()})
+    assert run(folder).two_factor_imported == 0
+    assert switch(enabled=False).two_factor_imported == 1
+    assert user("ann").totp_enabled_at is None
+    assert switch(enabled=False).two_factor_imported == 0
+    assert switch(enabled=True).two_factor_imported == 1
+    switched_on = user("ann").totp_enabled_at
+    assert switched_on is not None
+    assert (
+        switch(enabled=False).two_factor_imported == switch(enabled=True).two_factor_imported == 0
+    )
+    assert user("ann").totp_enabled_at == switched_on
+    with transaction() as session:  # as somebody leaves it who signed in and switched it off
+        session.execute(
+            update(User).values(
+                imported_digest=None, password_hash="$argon2id$", totp_enabled_at=None
+            )
+        )
+    assert switch(enabled=True).two_factor_imported == 0
+    assert user("ann").totp_enabled_at is None
+
+
 def test_an_account_that_exists_keeps_what_it_has(folder: LegacyFolder) -> None:
     folder.users({"ann": record()})
     run(folder)

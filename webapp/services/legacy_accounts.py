@@ -105,7 +105,15 @@ def _is_imported(key: LegacyKey, stored: OpenedKey | None) -> bool:
 
 
 def _factor_to_import(user: LegacyUser, account: Account) -> LegacySecondFactor | None:
-    return user.second_factor if account.is_untouched else None
+    """Return the predecessor's second factor if it becomes the account's.
+
+    Whoever has signed in here decides here. Until then it is added, and one that was only prepared
+    is switched on when the predecessor has done so.
+    """
+    factor = user.second_factor
+    if factor is None or not account.is_untouched or account.second_factor == "enabled":
+        return None
+    return factor if account.second_factor == "none" or factor.enabled else None
 
 
 def _count(users: Sequence[LegacyUser], existing: Mapping[str, Account]) -> Counts:
@@ -113,7 +121,7 @@ def _count(users: Sequence[LegacyUser], existing: Mapping[str, Account]) -> Coun
     for user in users:
         account = existing.get(fold(user.username))
         counts["users_existing" if account else "users_created"] += 1
-        if user.second_factor and (account is None or account.is_untouched):
+        if _factor_to_import(user, account) if account else user.second_factor:
             counts["two_factor_imported"] += 1
         for key in user.keys.values():
             counts[_counted_as(key, account.keys.get(key.name) if account else None)] += 1

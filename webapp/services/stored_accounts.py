@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Row, Select, and_, or_, select
+from sqlalchemy import Row, Select, and_, case, or_, select
 from sqlalchemy.orm import Session
 
 from webapp.db import Base
@@ -41,14 +41,14 @@ class OpenedKey:
 class Account:
     """An account with its keys by name.
 
-    `is_untouched`: it has no second factor, and its password is still the predecessor's, so that
-    nobody has signed in here and removed one.
+    `is_untouched`: its password is still the predecessor's, so nobody has signed in here yet.
     """
 
     id: int
     username: str
     is_admin: bool
     is_untouched: bool
+    second_factor: Literal["none", "prepared", "enabled"]
     keys: Mapping[str, OpenedKey]
 
 
@@ -131,7 +131,8 @@ def _current_versions(
 def _locked(
     statement: Select[*tuple[Any, ...]], model: type[Base], *, for_update: bool
 ) -> Select[*tuple[Any, ...]]:
-    return statement.with_for_update(of=model) if for_update else statement
+    # Not FOR UPDATE: rows that refer to these, such as a new session, may be written meanwhile.
+    return statement.with_for_update(of=model, key_share=True) if for_update else statement
 
 
 def _opened(user: Row[Any], wrapped: Sequence[WrappedKey], keys: Sequence[Row[Any]]) -> Account:
@@ -142,7 +143,14 @@ def _opened(user: Row[Any], wrapped: Sequence[WrappedKey], keys: Sequence[Row[An
         )
         for row in keys
     }
-    return Account(user.id, user.username, user.is_admin, bool(user.is_untouched), opened)
+    return Account(
+        user.id,
+        user.username,
+        user.is_admin,
+        bool(user.is_untouched),
+        user.second_factor,
+        opened,
+    )
 
 
 def _payload(vault: Vault, row: Row[Any]) -> Payload | None:
