@@ -1,19 +1,21 @@
 """Comparing both sides: every kind of difference, and no conclusion from an unreadable side."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 from flask import Flask
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import select, text, update
 
 from tests.conftest import MakeSettings
 from tests.legacy_folder import LegacyFolder, record
-from webapp import create_app
+from webapp import clock, create_app
+from webapp.clock import now
 from webapp.db import db, dispose_engines, transaction
-from webapp.models import ApiKeyVersion, DataKey, Discrepancy, Run, User
-from webapp.services import consistency, runs
+from webapp.models import ApiKeyVersion, Discrepancy, Run, User
+from webapp.services import consistency, legacy_lookup, runs
 from webapp.services.accounts import ensure_user_in_database
 from webapp.services.consistency import CheckReport, check_consistency
 from webapp.services.keys import delete_user_api_key, save_user_api_key
@@ -23,6 +25,7 @@ from webapp.services.legacy_migration import (
 )
 
 OTHER_KEY = Fernet.generate_key().decode()
+OTHER_MASTER_KEY = "k2:ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA"
 SECRET = "sk-a-value-that-must-not-be-stored"
 
 
@@ -40,6 +43,7 @@ def app(make_settings: MakeSettings, folder: LegacyFolder) -> Iterator[Flask]:
     with app.app_context():
         migrate_api_keys_from_json_to_db()
         yield app
+    legacy_lookup.forget(app)
     dispose_engines(app)
 
 
@@ -105,14 +109,19 @@ def test_every_kind_of_difference(folder: LegacyFolder) -> None:
 
 
 @pytest.mark.usefixtures("app")
-def test_what_does_not_open_here_is_locked_in_the_database() -> None:
-    with transaction() as session:
-        session.execute(delete(DataKey))
-    assert found(check_consistency()) == {
-        ("locked_in_database", "ann", "openai"),
-        ("locked_in_database", "ann", "slack"),
-        ("locked_in_database", "bob", "smtp"),
-    }
+def test_what_does_not_open_here_is_locked_in_the_database(
+    folder: LegacyFolder, make_settings: MakeSettings
+) -> None:
+    lost = {"MASTER_KEYS": OTHER_MASTER_KEY, "ACCEPT_MISSING_MASTER_KEYS": "k1"}
+    app = create_app(make_settings(LEGACY_DIR=str(folder.path), **lost))
+    with app.app_context():
+        save_user_api_key("bob", "smtp", {"host": "h", "port": "1", "user": "u", "password": "p"})
+        assert found(check_consistency()) == {
+            ("locked_in_database", "ann", "openai"),
+            ("locked_in_database", "ann", "slack"),
+            ("key_differs", "bob", "smtp"),
+        }
+    dispose_engines(app)
 
 
 @pytest.mark.usefixtures("app")
@@ -135,6 +144,44 @@ def test_a_difference_is_stored_once_seen_again_and_closed_when_it_is_gone() -> 
     save_user_api_key("ann", "openai", "changed here again")
     check_consistency()
     assert [row.closed_at is None for row in rows()] == [False, True, True]
+
+
+@pytest.mark.usefixtures("app")
+def test_what_is_gone_is_closed_whatever_the_clocks_say() -> None:
+    noon = now()
+    with clock.frozen(noon) as set_clock:
+        save_user_api_key("ann", "openai", "changed here")
+        check_consistency()
+        set_clock(noon - timedelta(minutes=5))
+        save_user_api_key("ann", "openai", SECRET)
+        assert found(check_consistency()) == set()
+
+
+class PowerFailure(BaseException):
+    """The process ends here, whatever it was about to do."""
+
+
+@pytest.mark.usefixtures("app")
+def test_what_an_interrupted_check_saw_is_closed_by_its_successor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise PowerFailure
+
+    save_user_api_key("ann", "openai", "changed here")
+    with monkeypatch.context() as patched:
+        patched.setattr(consistency, "_close_others", fail)
+        with pytest.raises(PowerFailure):
+            check_consistency()
+    assert [row.closed_at for row in rows()] == [None]
+    with transaction() as session:
+        session.execute(update(Run).values(lease_expires_at=None))
+    save_user_api_key("ann", "openai", SECRET)
+    assert found(check_consistency()) == set()
+    (run_id,) = {row.last_run_id for row in rows()}
+    last = runs.latest(runs.CONSISTENCY_CHECK)
+    assert last is not None
+    assert (last.id, last.lease_token) == (run_id, 2)
 
 
 @pytest.mark.usefixtures("app")

@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Final, cast
 
-from sqlalchemy import Table, func, select, update
+from sqlalchemy import Table, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -49,13 +49,14 @@ def check_consistency() -> CheckReport:
     """
     lease = runs.begin(runs.CONSISTENCY_CHECK)
     with runs.working(lease):
-        return _check(lease)
+        equal, counts = _check(lease)
+    return CheckReport(equal, counts, open_discrepancies())
 
 
-def run_check(run_id: int) -> CheckReport:
+def run_check(run_id: int) -> None:
     """Do the work of a run in the background. Raises as above."""
     with runs.working(runs.take(run_id)) as lease:
-        return _check(lease)
+        _check(lease)
 
 
 def open_discrepancies() -> list[Difference]:
@@ -68,7 +69,8 @@ def open_discrepancies() -> list[Difference]:
     return [Difference(Kind(row.kind), row.username, row.key_name) for row in rows]
 
 
-def _check(lease: Lease) -> CheckReport:
+def _check(lease: Lease) -> tuple[int, dict[str, int]]:
+    """Return how many users are equal, and the open differences by kind."""
     current_keyring()  # refuses here rather than in the middle
     started_at = now()
     folder = configured_folder()
@@ -85,10 +87,10 @@ def _check(lease: Lease) -> CheckReport:
                 _upsert(session, lease.run_id, batch)
                 lease.checkpoint(session)
         with transaction() as session:
-            _close_others(session, started_at, found.unjudged)
+            _close_others(session, lease.run_id, started_at, found.unjudged)
             counts = _open_by_kind(session)
             runs.finish(lease, counts={"equal": found.equal, **counts})
-    return CheckReport(found.equal, counts, open_discrepancies())
+    return found.equal, counts
 
 
 def _progress(lease: Lease, done: int, *, total: int | None = None) -> None:
@@ -183,17 +185,17 @@ def _upsert(session: Session, run_id: int, batch: Sequence[Difference]) -> None:
     )
 
 
-def _close_others(session: Session, started_at: datetime, unjudged: Set[str]) -> None:
-    """Close what this check did not see any more, save of users whom it could not judge."""
+def _close_others(session: Session, run_id: int, started_at: datetime, unjudged: Set[str]) -> None:
+    """Close what this check did not see any more, save of users whom it could not judge.
+
+    Other runs' clocks may be off. What this run saw before it was interrupted is older than it.
+    """
+    unseen = or_(Discrepancy.last_run_id != run_id, Discrepancy.last_seen_at < started_at)
     last = 0
     while True:
         rows = session.execute(
             select(Discrepancy.id, Discrepancy.username)
-            .where(
-                Discrepancy.closed_at.is_(None),
-                Discrepancy.last_seen_at < started_at,
-                Discrepancy.id > last,
-            )
+            .where(Discrepancy.closed_at.is_(None), unseen, Discrepancy.id > last)
             .order_by(Discrepancy.id)
             .limit(BATCH)
         ).all()
