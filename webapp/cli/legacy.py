@@ -9,7 +9,7 @@ from typing import TypeVar
 import click
 from flask.cli import AppGroup
 
-from webapp.cli.output import failures, json_option, print_json
+from webapp.cli.output import failures, json_option, print_json, shown
 from webapp.legacy.compare import Difference
 from webapp.services import consistency, legacy_migration
 from webapp.services.runs import NotAvailable
@@ -44,9 +44,9 @@ def import_command(folder: Path | None, dry_run: bool, as_json: bool) -> None:
     for name, number in report.counts().items():
         click.echo(f"{name.replace('_', ' '):20} {number:>9,}")
     for entry in report.rejected:
-        click.echo(f"rejected: {entry.name}: {entry.reason}")
+        click.echo(shown(f"rejected: {entry.name}: {entry.reason}"))
     for warning in report.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(shown(f"warning: {warning}"), err=True)
 
 
 @legacy.command("check")
@@ -67,7 +67,7 @@ def check_command(as_json: bool) -> None:
         click.echo(f"{report.equal:,} users are equal on both sides.")
         for found in report.items:
             key = f" {found.key_name}" if found.key_name else ""
-            click.echo(f"{found.kind}: {found.username}{key}")
+            click.echo(shown(f"{found.kind}: {found.username}{key}"))
     if report.items:
         sys.exit(1)
 

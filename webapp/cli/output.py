@@ -32,3 +32,10 @@ def failures(*, as_json: bool) -> Iterator[None]:
 
 def print_json(content: Mapping[str, object]) -> None:
     click.echo(json.dumps(content, indent=2))
+
+
+def shown(text: str) -> str:
+    """Return `text` for a line on a terminal, which obeys what it is told: names can hold anything,
+    what was imported above all.
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

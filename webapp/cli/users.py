@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 from flask.cli import AppGroup
 
-from webapp.cli.output import failures, json_option, print_json
+from webapp.cli.output import failures, json_option, print_json, shown
 from webapp.services import accounts, admin
 from webapp.services.admin import AccountSummary
 
@@ -106,6 +106,4 @@ def _as_line(account: AccountSummary) -> str:
         )
         if applies
     ]
-    # An imported name can hold anything, and a terminal obeys what it is told.
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in account.username)
-    return f"{shown}  {', '.join(marks)}".rstrip()
+    return f"{shown(account.username)}  {', '.join(marks)}".rstrip()
