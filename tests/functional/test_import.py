@@ -1,6 +1,7 @@
 """Importing the predecessor's files: everything arrives, and nothing of ours is overwritten."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,20 +11,18 @@ from sqlalchemy import inspect, select, text, update
 
 from tests.conftest import MakeSettings
 from tests.legacy_folder import SAMPLE, LegacyFolder, record, sha256_of
-from tests.stored_rows import stored
 from webapp import create_app
 from webapp.db import db, dispose_engines, transaction
+from webapp.legacy.records import LegacyUser
+from webapp.legacy.users_json import open_snapshot
 from webapp.models import ApiKey, ApiKeyVersion, User
-from webapp.services import runs
+from webapp.models.users import fold
+from webapp.services import runs, stored_accounts
 from webapp.services.import_report import ImportReport
-from webapp.services.keys import (
-    delete_user_api_key,
-    get_user_api_keys,
-    save_user_api_key,
-)
-from webapp.services.legacy_migration import (
-    migrate_api_keys_from_json_to_db,
-)
+from webapp.services.key_payload import Payload
+from webapp.services.keys import delete_user_api_key, get_user_api_keys, save_user_api_key
+from webapp.services.legacy_migration import migrate_api_keys_from_json_to_db
+from webapp.services.vault import PASSWORD_DIGEST, TOTP_SECRET, Vault
 
 OTHER_KEY = Fernet.generate_key().decode()
 
@@ -61,17 +60,26 @@ def versions(username: str, name: str) -> list[ApiKeyVersion]:
     return list(db.session.scalars(query))
 
 
-def everything() -> str:
+def everything(*, but: Collection[str] = ()) -> str:
     """All that stands in the database, as text."""
     with db.engine.connect() as connection:
         return "\n".join(
             str(tuple(row))
             for table in inspect(connection).get_table_names()
+            if table not in but
             for row in connection.execute(text(f"SELECT * FROM {table}"))
         )
 
 
-def test_the_sample_arrives_as_it_is(app: Flask) -> None:
+def payload(username: str, name: str) -> Payload:
+    """What is sealed in the newest version of a key."""
+    account = stored_accounts.load(db.session(), [fold(username)])[fold(username)]
+    found = account.keys[name].payload
+    assert found is not None
+    return found
+
+
+def test_the_sample_is_counted_as_it_is() -> None:
     report = run(SAMPLE)
     assert report.counts() == {
         "users_created": 6,
@@ -82,24 +90,69 @@ def test_the_sample_arrives_as_it_is(app: Flask) -> None:
         "records_rejected": 0,
         "two_factor_imported": 2,
     }
-    assert report.warnings == ()
-    assert user("amira").is_admin is True
-    assert user("chen_li").admin_requested is True
-    assert user("chen_li").is_admin is False
-    assert user("chen_li").admin_request_reason != ""
-    assert user("ben").totp_enabled_at is not None
-    assert user("chen_li").totp_secret is not None
-    assert user("chen_li").totp_enabled_at is None
-    assert (user("dora").password_hash or "").startswith("$2b$")
-    assert user("amira").password_hash is None
-    assert set(get_user_api_keys("amira")) == {"openai", "google", "slack"}
+    assert (report.warnings, report.rejected) == ((), ())
+    finished = runs.latest(runs.LEGACY_IMPORT)
+    assert finished is not None
+    assert (finished.status, finished.cursor, finished.total) == ("finished", 6, 6)
+    assert finished.counts == report.counts()
+
+
+def test_everything_of_the_sample_arrives() -> None:
+    run(SAMPLE)
+    amira, ben, chen_li, dora = (user(name) for name in ("amira", "ben", "chen_li", "dora"))
+    assert (amira.name, amira.email, amira.is_admin) == ("Amira Haddad", "amira@example.com", True)
+    assert amira.created_at.isoformat() == "2025-12-09T21:45:47.940277+00:00"
+    assert amira.last_login_at is not None
+    assert amira.last_login_at.isoformat() == "2025-12-13T16:42:34.118204+00:00"
+    assert amira.api_keys_updated_at is not None
+    assert amira.api_keys_updated_at.isoformat() == "2025-12-12T10:11:12.000001+00:00"
+    assert (ben.is_admin, ben.email, ben.last_login_at) == (False, None, None)
+    assert (chen_li.is_admin, chen_li.admin_requested) == (False, True)
+    assert chen_li.admin_request_reason == "I look after the reports."
+    assert chen_li.api_permissions == {"openai": False, "google": True, "slack": False}
+    assert (dora.password_hash or "").startswith("$2b$10$")
+    assert user("001").api_keys_updated_at is None
+
+
+def test_second_factors_of_the_sample_arrive_sealed() -> None:
+    run(SAMPLE)
+    for name, secret, enabled in (
+        ("ben", "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP", True),
+        ("chen_li", "KRSXG5CTMVRXEZLUKRSXG5CTMVRXEZLU", False),
+    ):
+        found = user(name)
+        assert found.totp_secret is not None
+        assert Vault.load(found.id).open(TOTP_SECRET, found.totp_secret).decode() == secret
+        assert (found.totp_enabled_at is not None) == enabled
+
+
+def test_keys_of_the_sample_can_be_read() -> None:
+    run(SAMPLE)
+    amira = get_user_api_keys("amira")
+    assert amira["openai"] == "sk-proj-sample-amira-0123456789abcdef"
+    assert dict(amira.sources) == dict.fromkeys(("openai", "google", "slack"), "database")
     smtp = get_user_api_keys("ben")["smtp"]
     assert not isinstance(smtp, str)
-    assert set(smtp) == {"host", "port", "user", "password"}
+    assert {**smtp, "password": ""} == {
+        "host": "smtp.example.com",
+        "port": "587",
+        "user": "ben@example.com",
+        "password": "",
+    }
+    assert "sample" in smtp["password"]
     emre = get_user_api_keys("emre")
-    assert set(emre.locked) == {"google"}
-    assert set(emre.sources.values()) == {"database"}
-    assert len(emre) == 2
+    assert emre["openai"] == "sk-plain-never-encrypted-emre"
+    assert (set(emre), set(emre.locked)) == ({"openai", "mistral"}, {"google"})
+    assert get_user_api_keys("001").locked == dict(get_user_api_keys("001")) == {}
+
+
+def test_the_ciphertext_of_a_locked_key_is_kept(folder: LegacyFolder) -> None:
+    token = folder.token("a password", OTHER_KEY)
+    folder.users({"ann": record(api_keys={"smtp_host": "mail", "smtp_pass": token})})
+    report = run(folder)
+    assert (report.keys_imported, report.keys_locked) == (0, 1)
+    assert payload("ann", "smtp") == Payload({"host": "mail"}, {"password": token})
+    assert versions("ann", "smtp")[0].fingerprint is None
 
 
 def test_fields_of_a_record_arrive(folder: LegacyFolder) -> None:
@@ -126,17 +179,31 @@ def test_fields_of_a_record_arrive(folder: LegacyFolder) -> None:
     assert ann.last_login_at.isoformat() == "2026-01-02T03:04:05+00:00"
 
 
-def test_nothing_that_was_secret_stands_there_in_clear(folder: LegacyFolder) -> None:
-    digest = sha256_of("old password")
-    folder.users(
-        {"ann": record(password_hash=digest, api_keys={"openai": folder.token("sk-secret-value")})}
-    )
-    folder.second_factors({"ann": {"secret": "JBSWY3DPEHPK3PXP", "enabled": True}})
-    run(folder)
+def test_nothing_of_the_sample_that_is_secret_stands_there_in_clear() -> None:
+    run(SAMPLE)
     found = everything()
-    for secret in (digest, "sk-secret-value", "JBSWY3DPEHPK3PXP", folder.key):
-        assert secret not in found
-    assert "ann" in found, "the search itself works"
+    with open_snapshot(SAMPLE) as snapshot:
+        accounts = [entry.user for entry in snapshot.accounts()]
+    secrets = (SAMPLE / "users.json").read_text() + (SAMPLE / "two_fa.json").read_text()
+    sought = {*re.findall(r'"([0-9a-f]{64}|gAAAA[^"]+|[A-Z2-7]{32})"', secrets)}
+    for account in accounts:
+        assert isinstance(account, LegacyUser)
+        for key in account.keys.values():
+            sought |= set(key.parts.values()) - {"587"}
+    assert len(sought) == 5 + 9 + 2 + 11, "digests, tokens, second factors, values"
+    for secret in sought:
+        assert secret.lower() not in found.lower()
+    assert "amira@example.com" in found, "the search itself works"
+
+
+def test_an_upper_case_digest_is_sealed_as_well(folder: LegacyFolder) -> None:
+    digest = sha256_of("old password")
+    folder.users({"ann": record(password_hash=digest.upper())})
+    run(folder)
+    ann = user("ann")
+    assert digest not in everything().lower()
+    assert ann.imported_digest is not None
+    assert Vault.load(ann.id).open(PASSWORD_DIGEST, ann.imported_digest).decode() == digest
 
 
 def test_a_second_run_changes_nothing(folder: LegacyFolder) -> None:
@@ -148,9 +215,9 @@ def test_a_second_run_changes_nothing(folder: LegacyFolder) -> None:
     )
     first = run(folder)
     assert (first.users_created, first.keys_imported, first.keys_locked) == (2, 2, 1)
-    before = stored()
+    before = everything(but={"runs"})
     second = run(folder)
-    assert stored() == before
+    assert everything(but={"runs"}) == before
     assert (second.users_created, second.users_existing) == (0, 2)
     assert (second.keys_imported, second.keys_kept, second.keys_locked) == (0, 2, 1)
 
