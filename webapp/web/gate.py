@@ -7,7 +7,7 @@ A view that says nothing needs somebody who is signed in with all their factors.
 from collections.abc import Callable
 from functools import wraps
 from typing import Literal, ParamSpec, TypeVar, cast
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 import structlog
 from flask import Flask, Response, current_app, make_response, redirect, request, url_for
@@ -41,7 +41,7 @@ class CrossSiteRequest(ServiceError):
 
 
 class NotUtf8(ServiceError):
-    """A form holds bytes that are not UTF-8, which would be stored as something else."""
+    """A form or an address holds bytes that are not UTF-8: they would be read as something else."""
 
     message = "What was sent is not UTF-8 text. Nothing was saved."
 
@@ -132,20 +132,21 @@ def _refuse_cross_site() -> None:
         _reject()
     if origin == "null" and site is None:
         _reject()
-    if origin not in {None, "null"} and urlsplit(origin or "").netloc != request.host:
+    if origin not in {None, "null"} and (origin or "").partition("://")[2] != request.host:
         _reject()
 
 
 def _refuse_other_encodings() -> None:
-    """Raise NotUtf8 where Werkzeug would turn the bytes into their percent-encoded form.
+    """Raise NotUtf8 where Werkzeug would turn the bytes into their percent-encoded form, or fail.
 
     It puts a replacement character into the fields of a multipart form, which forms refuse.
     """
-    if request.mimetype == "application/x-www-form-urlencoded":
-        try:
+    try:
+        request.query_string.decode("utf-8")
+        if request.mimetype == "application/x-www-form-urlencoded":
             unquote_to_bytes(request.get_data()).decode("utf-8")
-        except UnicodeDecodeError:
-            raise NotUtf8 from None
+    except UnicodeDecodeError:
+        raise NotUtf8 from None
 
 
 def _reject() -> None:

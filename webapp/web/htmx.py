@@ -1,6 +1,7 @@
 """Answers in two sizes: a whole page, or for htmx the fragment of it that changed."""
 
 from flask import Response, make_response, redirect, render_template, request
+from werkzeug.urls import iri_to_uri
 
 
 def wants_fragment() -> bool:
@@ -30,5 +31,5 @@ def see_other(location: str) -> Response:
     if not wants_fragment():
         return make_response(redirect(location, 303))
     response = make_response("", 200)
-    response.headers["HX-Redirect"] = location
+    response.headers["HX-Redirect"] = iri_to_uri(location)
     return response

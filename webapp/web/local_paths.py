@@ -42,7 +42,10 @@ def shown_path() -> str | None:
     """
     if request.method in {"GET", "HEAD"} and "HX-Request" not in request.headers:
         return local_path(request.full_path.rstrip("?"))
-    shown = urlsplit(request.headers.get("HX-Current-URL") or request.referrer or "")
+    try:
+        shown = urlsplit(request.headers.get("HX-Current-URL") or request.referrer or "")
+    except ValueError:
+        return None
     if shown.netloc != request.host:
         return None
     return local_path(f"{shown.path}?{shown.query}" if shown.query else shown.path)
