@@ -1,5 +1,6 @@
 """Guessing is slowed down, per account and per address, and nobody else pays for it."""
 
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -11,6 +12,8 @@ from tests.people import PASSWORD, add_person, browser, events, is_signed_in, si
 from webapp import create_app
 from webapp.clock import frozen, now
 from webapp.db import dispose_engines
+from webapp.services import login
+from webapp.services.errors import ServiceError
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +110,51 @@ def test_a_restart_forgets_nothing(app: Flask, make_settings: MakeSettings) -> N
     restarted.test_client_class = app.test_client_class
     assert guess(restarted) == 429
     dispose_engines(restarted)
+
+
+def test_guesses_that_come_at_once_are_no_more_than_the_budget(app: Flask) -> None:
+    outcomes: list[str] = []
+
+    def run() -> None:
+        with app.app_context():
+            try:
+                login.sign_in("amira", "a guess")
+            except ServiceError as error:
+                outcomes.append(type(error).__name__)
+
+    threads = [threading.Thread(target=run) for _ in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["LoginRefused"] * 5 + ["Throttled"] * 4
+
+
+ADDRESSES = {
+    "192.0.2.1:49152": "192.0.2.1",
+    "[2001:db8::1]:49152": "2001:db8::1",
+    "::ffff:192.0.2.1": "192.0.2.1",
+    "fe80::1%" + "e" * 60: "fe80::1",
+    "unknown": "",
+    "x" * 300: "",
+    "[": "",
+}
+
+
+@pytest.mark.environ(TRUSTED_PROXIES="1")
+def test_the_address_is_what_a_proxy_meant(app: Flask) -> None:
+    for number, sent in enumerate(ADDRESSES):
+        assert guess(app, f"user{number}", forwarded=sent) == 422
+    assert [event.address for event in events(app, "login.failed")] == list(ADDRESSES.values())
+
+
+@pytest.mark.environ(TRUSTED_PROXIES="1")
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_other_forms_of_an_address_are_the_same_one(app: Flask) -> None:
+    forms = ["192.0.2.1", "192.0.2.1:{}", "::ffff:192.0.2.1", "[::ffff:192.0.2.1]:{}"]
+    sent = [forms[n % 4].format(40_000 + n) for n in range(21)]
+    answers = [guess(app, f"user{n}", forwarded=form) for n, form in enumerate(sent)]
+    assert answers == [422] * 20 + [429]
 
 
 @pytest.mark.environ(LOGIN_ATTEMPT_LIMIT="2", LOGIN_ATTEMPT_WINDOW_MINUTES="60")

@@ -2,6 +2,9 @@
 
 import secrets
 import time
+from contextlib import suppress
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 import structlog
 from flask import Flask, Response, g, request
@@ -26,7 +29,7 @@ def init_app(app: Flask) -> None:
         set_actor(
             Actor(
                 via="web",
-                address=request.remote_addr or "",
+                address=_client_address(request.remote_addr or ""),
                 user_agent=request.user_agent.string[:300],
                 request_id=g.request_id,
             )
@@ -50,3 +53,18 @@ def init_app(app: Flask) -> None:
     def forget(error: BaseException | None) -> None:
         # The next thing that this thread does is somebody else's.
         set_actor(NOBODY)
+
+
+def _client_address(text: str) -> str:
+    """Return the IP address in `text`, which some proxies write with a port; else nothing."""
+    with suppress(ValueError):
+        return _ip_address(text)
+    with suppress(ValueError):
+        return _ip_address(urlsplit(f"//{text}").hostname or "")
+    return ""
+
+
+def _ip_address(text: str) -> str:
+    # Without its zone, which is of this host and can have any length.
+    ip = ip_address(text.partition("%")[0])
+    return str(getattr(ip, "ipv4_mapped", None) or ip)
