@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+import segno
 from _pytest.mark import ParameterSet
 from flask import Flask
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
+from tests.conftest import MakeSettings
 from tests.people import (
     PASSWORD,
     TOTP,
@@ -24,17 +26,22 @@ from tests.people import (
     user,
 )
 from tests.visitor import Visitor
-from webapp import clock
-from webapp.clock import now
-from webapp.db import db, transaction
+from webapp import create_app
+from webapp.clock import frozen, now
+from webapp.db import db, dispose_engines, transaction
 from webapp.models import DataKey, KeyringCheck
+from webapp.services import login
+from webapp.services.admin import disable_account
+from webapp.services.errors import ServiceError
+from webapp.services.login import WrongCode
+from webapp.services.sessions import SessionEnded
 
 
 @pytest.fixture
 def amira(app: Flask) -> Iterator[Visitor]:
     """Half signed in, at a stopped clock: the password was right, the code is owed."""
     add_person(app, totp=TOTP)
-    with clock.frozen(now()):
+    with frozen(now()):
         visitor = browser(app)
         assert sign_in(visitor).location == "/login/verify"
         yield visitor
@@ -127,7 +134,7 @@ def test_the_budget_is_the_accounts_and_not_the_sessions(app: Flask, amira: Visi
     answer = amira.post_form("/login/verify", {"code": code_at(now())})
     assert answer.status_code == 429
     assert int(answer.headers["Retry-After"]) <= 300
-    with clock.frozen(now() + timedelta(minutes=6)):
+    with frozen(now() + timedelta(minutes=6)):
         assert verify(amira, code_at(now())) == 303
 
 
@@ -139,6 +146,54 @@ def test_a_secret_that_does_not_open_lets_nobody_past(app: Flask, amira: Visitor
     assert answer.status_code == 503
     assert "Tell an admin" in answer.text
     assert not is_signed_in(amira)
+
+
+def test_a_disabled_account_is_not_let_in_by_a_right_code(app: Flask, amira: Visitor) -> None:
+    with app.app_context():
+        disable_account("amira")
+        with pytest.raises(WrongCode):
+            login.verify_code("an ended session", user(app).id, code_at(now()))
+    assert amira.post_form("/login/verify", {"code": code_at(now())}, page="/login").location == (
+        "/login"
+    )
+    assert sessions(app) == []
+
+
+def test_a_session_that_ended_meanwhile_does_not_spend_the_code(app: Flask, amira: Visitor) -> None:
+    code = code_at(now())
+    with app.app_context(), pytest.raises(SessionEnded):
+        login.verify_code("an ended session", user(app).id, code)
+    assert verify(amira, code) == 303
+
+
+def test_both_factors_have_budgets_of_their_own(app: Flask, amira: Visitor) -> None:
+    for _ in range(5):
+        verify(amira, code_at(now(), steps=10))
+    assert verify(amira, code_at(now())) == 429
+    assert sign_in(browser(app)).location == "/login/verify", "the password is not locked"
+    add_person(app, "ben", totp=TOTP)
+    ben = browser(app)
+    sign_in(ben, "ben")
+    assert verify(ben, code_at(now())) == 303, "nor is anybody else"
+
+
+def test_guesses_that_come_at_once_are_no_more_than_the_budget(app: Flask, amira: Visitor) -> None:
+    amira.get("/login/verify")
+    user_id, outcomes = user(app).id, []
+
+    def run(number: int) -> None:
+        with app.app_context():
+            try:
+                login.verify_code("", user_id, code_at(now(), steps=10 + number))
+            except ServiceError as error:
+                outcomes.append(type(error).__name__)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["Throttled"] * 4 + ["WrongCode"] * 5
 
 
 def enrolment(visitor: Visitor) -> str:
@@ -157,7 +212,7 @@ def test_setting_it_up(app: Flask) -> None:
     assert len(secret) == 32
     assert enrolment(visitor) == secret, "a reload shows the same one"
     assert user(app).totp_enabled_at is None
-    with clock.frozen(now()):
+    with frozen(now()):
         wrong = visitor.post_form("/account/totp", {"code": code_at(now(), steps=5, secret=secret)})
         assert wrong.status_code == 422
         sid = cookie_of(app, visitor)
@@ -176,7 +231,7 @@ def test_setting_it_up(app: Flask) -> None:
 
 def test_turning_it_off_needs_the_password_given_a_short_while_ago(app: Flask) -> None:
     add_person(app, totp=TOTP)
-    with clock.frozen(now()) as set_clock:
+    with frozen(now()) as set_clock:
         visitor = half_signed_in(app)
         verify(visitor, code_at(now()))
         set_clock(now() + timedelta(minutes=11))
@@ -187,6 +242,84 @@ def test_turning_it_off_needs_the_password_given_a_short_while_ago(app: Flask) -
         assert user(app).totp_enabled_at is None
         assert user(app).totp_secret is None
     assert len(events(app, "second_factor.disabled")) == 1
+
+
+def test_the_qr_code_holds_the_secret_and_brings_no_style(app: Flask) -> None:
+    add_person(app)
+    visitor = signed_in(app)
+    secret = enrolment(visitor)
+    uri = f"otpauth://totp/Keystay:amira?secret={secret}&issuer=Keystay"
+    drawing = segno.make(uri, error="m").svg_inline(scale=4, omitsize=True, light="white")
+    page = visitor.get("/account/totp").text
+    assert drawing in page
+    assert "style=" not in page
+
+
+def test_a_secret_waits_an_hour_for_its_first_code(app: Flask) -> None:
+    add_person(app)
+    with frozen(now()) as set_clock:
+        visitor = signed_in(app)
+        secret = enrolment(visitor)
+        set_clock(now() + timedelta(minutes=59))
+        visitor.post_form("/reauthenticate", {"password": PASSWORD})
+        assert enrolment(visitor) == secret
+        set_clock(now() + timedelta(minutes=2))
+        late = visitor.post_form("/account/totp", {"code": code_at(now(), secret=secret)})
+        assert late.status_code == 422
+        assert enrolment(visitor) != secret
+    assert user(app).totp_enabled_at is None
+
+
+def test_a_secret_that_does_not_open_before_its_first_code_is_made_anew(app: Flask) -> None:
+    add_person(app)
+    with frozen(now()):
+        visitor = signed_in(app)
+        secret = enrolment(visitor)
+        with app.app_context(), transaction() as session:
+            session.execute(update(DataKey).values(master_key_id="gone"))
+        answer = visitor.post_form("/account/totp", {"code": code_at(now(), secret=secret)})
+        assert answer.status_code == 422
+        again = enrolment(visitor)
+        assert again != secret
+        answer = visitor.post_form("/account/totp", {"code": code_at(now(), secret=again)})
+        assert answer.status_code == 303
+
+
+def test_of_two_confirmations_at_once_one_turns_it_on(app: Flask) -> None:
+    add_person(app)
+    with frozen(now()):
+        visitors = [signed_in(app), signed_in(app)]
+        code = {"code": code_at(now(), secret=enrolment(visitors[0]))}
+        assert [v.get("/account/totp").status_code for v in visitors] == [200, 200]
+        answers: list[str] = []
+        threads = [
+            threading.Thread(
+                target=lambda v=v: answers.append(v.post_form("/account/totp", code).location)
+            )
+            for v in visitors
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(events(app, "second_factor.enabled")) == 1
+    assert sum(map(is_signed_in, visitors)) == 1
+    assert "/account" in answers
+
+
+def test_turning_it_off_where_it_is_required_leads_to_a_new_one(
+    app: Flask, make_settings: MakeSettings
+) -> None:
+    strict = create_app(make_settings(REQUIRE_TWO_FACTOR="everyone"))
+    strict.test_client_class = app.test_client_class
+    add_person(strict, totp=TOTP)
+    with frozen(now()):
+        visitor = half_signed_in(strict)
+        verify(visitor, code_at(now()))
+        visitor.post_form("/account/totp/disable", page="/account")
+        assert visitor.get("/keys").location == "/account/totp"
+        assert enrolment(visitor) != TOTP
+    dispose_engines(strict)
 
 
 def policy(name: str, *, is_admin: bool, must: bool) -> ParameterSet:
@@ -214,7 +347,7 @@ def test_who_must_have_one(app: Flask, is_admin: bool, must: bool) -> None:
         for path in ("/keys", "/account", "/admin"):
             assert visitor.get(path).location.startswith("/account/totp"), path
         secret = enrolment(visitor)
-        with clock.frozen(now()):
+        with frozen(now()):
             visitor.post_form("/account/totp", {"code": code_at(now(), secret=secret)})
         assert is_signed_in(visitor)
 

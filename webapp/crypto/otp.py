@@ -15,12 +15,17 @@ def generate_secret() -> str:
     return pyotp.random_base32(length=32)
 
 
+def step_at(at: datetime) -> int:
+    """Return the number of the time step at `at`."""
+    return int(at.timestamp()) // STEP_SECONDS
+
+
 def matching_step(secret: str, code: str, at: datetime) -> int | None:
     """Return the time step whose code is `code`: the current one or the one before, else None.
 
     Both are always computed, whichever matches. Raises ValueError for a secret that is not base32.
     """
-    current = int(at.timestamp()) // STEP_SECONDS
+    current = step_at(at)
     totp = pyotp.TOTP(secret)
     found = None
     for step in (current - 1, current):

@@ -40,7 +40,10 @@ class User(Base):
     totp_secret: Mapped[str | None] = mapped_column(Text)
     totp_enabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     totp_last_step: Mapped[int] = mapped_column(BigInteger, default=0)
-    """The last accepted time step (RFC 6238); steps up to it are spent."""
+    """The last accepted time step (RFC 6238); steps up to it are spent.
+
+    While a secret waits for its first code, the step in which it was made.
+    """
     fingerprint_key: Mapped[str | None] = mapped_column(Text)
     """Sealed; made with the user's first data key."""
     api_keys_updated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

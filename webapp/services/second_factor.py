@@ -4,7 +4,7 @@ A secret is sealed with its owner's data key, and counts once `totp_enabled_at` 
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
 
@@ -15,6 +15,9 @@ from webapp.models import User
 from webapp.services import audit, sessions
 from webapp.services.errors import InvalidInput, ServiceError
 from webapp.services.vault import TOTP_SECRET, Locked, Vault
+
+_WAITS = timedelta(hours=1)
+"""How long a secret waits for its first code: who saw an old one would know the codes for ever."""
 
 
 class CodeDoesNotFit(InvalidInput):
@@ -75,7 +78,7 @@ def consume(user_id: int, code: str) -> bool:
 
 
 def start_enrolment(user_id: int, username: str) -> Enrolment:
-    """Return the secret that waits to be confirmed, made now if there is none.
+    """Return the secret that waits to be confirmed, made now if there is none of the last hour.
 
     Raises AlreadyEnabled.
     """
@@ -90,7 +93,10 @@ def start_enrolment(user_id: int, username: str) -> Enrolment:
                 session.execute(
                     update(User)
                     .where(User.id == user_id, User.totp_enabled_at.is_(None))
-                    .values(totp_secret=vault.seal(TOTP_SECRET, secret.encode("ascii")))
+                    .values(
+                        totp_secret=vault.seal(TOTP_SECRET, secret.encode("ascii")),
+                        totp_last_step=otp.step_at(now()),
+                    )
                 )
                 audit.record("second_factor.enrolment_started", subject_id=user_id, factor="totp")
     return Enrolment(secret, otp.provisioning_uri(secret, username))
@@ -103,11 +109,18 @@ def confirm_enrolment(sid: str, user_id: int, code: str) -> str:
     """
     with transaction() as session:
         sealed = session.scalar(
-            select(User.totp_secret).where(User.id == user_id, User.totp_enabled_at.is_(None))
+            select(User.totp_secret).where(
+                User.id == user_id,
+                User.totp_enabled_at.is_(None),
+                User.totp_last_step >= _oldest_step(),
+            )
         )
         if sealed is None:
             raise AlreadyEnabled if enabled_since(user_id) else CodeDoesNotFit
-        step = _matching_step(_open(user_id, sealed), code)
+        try:
+            step = _matching_step(_open(user_id, sealed), code)
+        except Locked:
+            step = None  # the page shows a new one next
         if step is None:
             raise CodeDoesNotFit
         enabled = session.execute(
@@ -148,16 +161,22 @@ def _end_others(sid: str, user_id: int) -> str:
 def _waiting_secret(user_id: int) -> str | None:
     """Return the secret that waits for its first code; one that does not open any more is none."""
     row = db.session.execute(
-        select(User.totp_secret, User.totp_enabled_at).where(User.id == user_id)
+        select(User.totp_secret, User.totp_enabled_at, User.totp_last_step).where(
+            User.id == user_id
+        )
     ).one()
     if row.totp_enabled_at is not None:
         raise AlreadyEnabled
-    if row.totp_secret is None:
+    if row.totp_secret is None or row.totp_last_step < _oldest_step():
         return None
     try:
         return _open(user_id, row.totp_secret)
     except Locked:
         return None
+
+
+def _oldest_step() -> int:
+    return otp.step_at(now() - _WAITS)
 
 
 def _open(user_id: int, sealed: str) -> str:
