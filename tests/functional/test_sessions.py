@@ -1,5 +1,6 @@
 """Sessions on the server: what the cookie is, how they end, and the password given again."""
 
+import threading
 from datetime import timedelta
 
 import pytest
@@ -10,8 +11,10 @@ from tests.conftest import MakeSettings
 from tests.deployment import PRODUCTION
 from tests.people import (
     PASSWORD,
+    TOTP,
     add_person,
     browser,
+    code_at,
     cookie_of,
     events,
     is_signed_in,
@@ -26,7 +29,8 @@ from webapp.db import dispose_engines, transaction
 from webapp.models import User
 from webapp.services.admin import disable_account
 from webapp.services.keys import save_user_api_key
-from webapp.services.sessions import MAX_SESSIONS, digest_of
+from webapp.services.second_factor import start_enrolment
+from webapp.services.sessions import MAX_SESSIONS, SessionEnded, digest_of, find, renew, touch
 
 SECRET = "sk-proj-0123456789abcdef"
 
@@ -44,12 +48,12 @@ def cookie_header(answer_headers: list[str]) -> str:
     return header
 
 
-def copied(app: Flask, visitor: Visitor) -> Visitor:
-    """Return another browser with the same cookie."""
+def copied(app: Flask, visitor: Visitor, elsewhere: Flask | None = None) -> Visitor:
+    """Return another browser with the same cookie, of `elsewhere` where that is given."""
     name = app.config["SESSION_COOKIE_NAME"]
     cookie = visitor.get_cookie(name)
     assert cookie is not None
-    thief = browser(app)
+    thief = browser(elsewhere or app)
     thief.set_cookie(name, cookie.value)
     return thief
 
@@ -64,6 +68,28 @@ def test_in_production_the_cookie_is_bound_to_the_host_and_hidden(
     assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= set(header.split("; "))
     assert "Domain" not in header
     assert "Expires" not in header, "it ends with the browser"
+    dispose_engines(app)
+
+
+def test_in_production_one_signs_in_over_https(make_settings: MakeSettings) -> None:
+    production = {**PRODUCTION, "TRUSTED_HOSTS": "localhost"}
+    app = create_app(make_settings(KEYSTAY_ENV="production", **production))
+    app.test_client_class = Visitor
+    app.config["PREFERRED_URL_SCHEME"] = "https"
+    add_person(app)
+    same_site = {"Origin": "https://localhost", "Sec-Fetch-Site": "same-origin"}
+    visitor = browser(app)
+    assert sign_in(visitor, headers=same_site).status_code == 400, "without a Referer"
+    page = {**same_site, "Referer": "https://localhost/login"}
+    answer = sign_in(visitor, headers=page)
+    assert answer.status_code == 303
+    header = cookie_header(answer.headers.getlist("Set-Cookie"))
+    assert header.startswith("__Host-keystay=")
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= set(header.split("; "))
+    assert is_signed_in(visitor)
+    assert "max-age=" in visitor.get("/keys").headers["Strict-Transport-Security"]
+    visitor.post_form("/logout", page="/keys", headers=page)
+    assert not is_signed_in(visitor)
     dispose_engines(app)
 
 
@@ -99,8 +125,8 @@ def test_an_idle_session_ends(app: Flask, amira: Visitor) -> None:
 
 def test_a_session_in_use_ends_after_a_day(app: Flask, amira: Visitor) -> None:
     with frozen(now()) as set_clock:
-        for _ in range(47):
-            set_clock(now() + timedelta(minutes=30))
+        for _ in range(24):
+            set_clock(now() + timedelta(minutes=59))
             assert is_signed_in(amira)
         set_clock(now() + timedelta(minutes=31))
         assert not is_signed_in(amira)
@@ -129,6 +155,121 @@ def test_the_oldest_of_too_many_ends(app: Flask, amira: Visitor) -> None:
     assert not is_signed_in(amira)
     assert all(map(is_signed_in, others))
     assert len(sessions(app)) == MAX_SESSIONS
+
+
+@pytest.mark.environ(SESSION_IDLE_MINUTES="1")
+def test_a_short_idle_limit_does_not_end_a_session_in_use(app: Flask, amira: Visitor) -> None:
+    with frozen(now()) as set_clock:
+        for _ in range(3):
+            set_clock(now() + timedelta(seconds=50))
+            assert is_signed_in(amira)
+        set_clock(now() + timedelta(seconds=61))
+        assert not is_signed_in(amira)
+
+
+def test_a_limit_that_is_lowered_holds_for_open_sessions(
+    app: Flask, amira: Visitor, make_settings: MakeSettings
+) -> None:
+    lowered = create_app(make_settings(SESSION_MAX_HOURS="1"))
+    lowered.test_client_class = app.test_client_class
+    with frozen(now() + timedelta(minutes=59)):
+        assert is_signed_in(copied(app, amira, lowered))
+    with frozen(now() + timedelta(minutes=61)):
+        assert not is_signed_in(copied(app, amira, lowered))
+        assert is_signed_in(amira)
+    dispose_engines(lowered)
+
+
+def test_half_a_sign_in_does_not_wait_for_long(app: Flask, amira: Visitor) -> None:
+    add_person(app, "ben", totp=TOTP)
+    half = browser(app)
+    sign_in(half, "ben")
+    with frozen(now() + timedelta(minutes=9)):
+        assert half.get("/login/verify").status_code == 200
+    with frozen(now() + timedelta(minutes=11)):
+        assert half.get("/login/verify").location.startswith("/login?")
+        code = {"code": code_at(now())}
+        assert half.post_form("/login/verify", code, page="/login").location.startswith("/login")
+        assert not is_signed_in(half)
+
+
+STEPS = ["the code", "the password again", "a second factor", "none of it"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_after_each_step_the_id_of_before_is_worth_nothing(app: Flask, step: str) -> None:
+    has_factor = step in {"the code", "none of it"}
+    user_id = add_person(app, totp=TOTP if has_factor else None)
+    with frozen(now()) as set_clock:
+        visitor = browser(app)
+        sign_in(visitor)
+        if step == "none of it":
+            visitor.post_form("/login/verify", {"code": code_at(now())})
+        thief, opened = copied(app, visitor), sessions(app)[0]
+        set_clock(now() + timedelta(minutes=1))
+        if step == "the code":
+            answer = visitor.post_form("/login/verify", {"code": code_at(now())})
+        elif step == "the password again":
+            answer = visitor.post_form("/reauthenticate", {"password": PASSWORD})
+        elif step == "a second factor":
+            with app.app_context():
+                secret = start_enrolment(user_id, "amira").secret
+            answer = visitor.post_form("/account/totp", {"code": code_at(now(), secret=secret)})
+        else:
+            answer = visitor.post_form("/account/totp/disable", page="/account")
+        assert answer.status_code == 303
+        assert is_signed_in(visitor)
+        assert thief.get("/keys").location.startswith("/login?")
+        (renewed,) = sessions(app)
+        assert renewed.digest != opened.digest
+        assert renewed.created_at == opened.created_at, "the absolute limit stays where it was"
+
+
+@pytest.mark.parametrize("act", ["touch", "renew"])
+def test_a_request_in_flight_does_not_revive_a_session_that_ended(
+    app: Flask, amira: Visitor, act: str
+) -> None:
+    sid = cookie_of(app, amira)["sid"]
+    with app.app_context():
+        before = find(sid)
+        assert before is not None
+        amira.post_form("/logout", page="/keys")
+        if act == "touch":
+            with frozen(now() + timedelta(minutes=5)):
+                touch(before.session_digest, before.last_seen_at)
+        else:
+            with pytest.raises(SessionEnded):
+                renew(sid, "full", authenticated=True)
+    assert sessions(app) == []
+
+
+def test_of_two_renewals_at_once_one_has_the_session(app: Flask, amira: Visitor) -> None:
+    sid, outcomes = cookie_of(app, amira)["sid"], []
+    ready = threading.Barrier(3)
+
+    def run() -> None:
+        with app.app_context():
+            ready.wait()
+            try:
+                renew(sid, authenticated=True)
+                outcomes.append("renewed")
+            except SessionEnded:
+                outcomes.append("ended")
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["ended", "ended", "renewed"]
+    assert len(sessions(app)) == 1
+
+
+@pytest.mark.parametrize("name", ["remember_token", "session", "_user_id"])
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_cookies_of_other_applications_on_the_host_do_no_harm(amira: Visitor, name: str) -> None:
+    amira.set_cookie(name, "1|0123456789abcdef")
+    assert is_signed_in(amira)
 
 
 @pytest.mark.parametrize("value", ["", "x", "a.b.c", "ä", "eyJzaWQiOiJ4In0.aaaa.bbbb", "x" * 4000])

@@ -101,7 +101,9 @@ def must_have_second_factor(settings: Settings, *, is_admin: bool) -> bool:
 def touch(session_digest: bytes, last_seen_at: datetime) -> None:
     """Note that the session is in use, at most once a minute. A row that is gone stays gone."""
     moment = now()
-    if last_seen_at > moment - _TOUCHED_EVERY:
+    # Where the idle limit is short, a minute that is not noted would end a session in use.
+    idle = timedelta(minutes=current_settings().session_idle_minutes)
+    if last_seen_at > moment - min(_TOUCHED_EVERY, idle / 60):
         return
     with transaction() as session:
         session.execute(
