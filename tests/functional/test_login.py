@@ -56,6 +56,8 @@ def verifications(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def _people(app: Flask) -> None:
     add_person(app, "amira")
     add_person(app, "disabled", disabled_at=user(app).created_at)
+    weak = PasswordHashes(memory_kib=32, passes=1, lanes=1).hash(PASSWORD)
+    add_person(app, "retired", password_hash=weak, disabled_at=user(app).created_at)
     add_person(app, "imported", imported_password=OLD_PASSWORD)
     add_person(app, "hashed", password=None, password_hash=BCRYPT)
     add_person(app, "nobody", password=None)
@@ -88,6 +90,7 @@ FAILURES = [
     ("amira", GUESS),
     ("disabled", PASSWORD),
     ("disabled", GUESS),
+    ("retired", PASSWORD),
     ("imported", sha256_of(OLD_PASSWORD)),
     ("imported", GUESS),
     ("hashed", GUESS),
