@@ -5,6 +5,7 @@ from flask import Blueprint, Response, request
 from webapp.forms.setup import SetupForm
 from webapp.services import setup
 from webapp.services.errors import InvalidInput
+from webapp.services.legacy_lookup import NamesUnknown
 from webapp.web.entrance import enter
 from webapp.web.gate import public
 from webapp.web.htmx import render
@@ -30,6 +31,9 @@ def create_admin(token: str) -> Response:
     except InvalidInput as error:
         form[error.field].errors = [str(error)]
         return _page(form, token, 422)
+    except NamesUnknown as error:
+        form.form_errors.append(str(error))
+        return _page(form, token, 503)
     return enter(signed_in)
 
 

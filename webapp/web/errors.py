@@ -40,6 +40,7 @@ _PAGES = {
     403: ("You may not do this", "If you should be able to, ask an admin."),
     404: ("There is no such page", "Check the address, or start again from your keys."),
     405: ("This address does not work that way", "Go back and use the page’s own buttons."),
+    409: ("This could not be done", "Go back and reload the page, to see how things stand now."),
     413: ("That is too much", "What was sent is larger than a key can be. Nothing was saved."),
     422: ("This could not be accepted", "Check what was entered. Nothing was saved."),
     429: ("Too many attempts", "Wait a little, then try again."),
