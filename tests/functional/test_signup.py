@@ -139,6 +139,33 @@ def test_what_is_not_acceptable_is_said_beside_its_field(
     assert sessions(app) == []
 
 
+@pytest.mark.environ(REQUIRE_TWO_FACTOR="everyone")
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_where_everybody_needs_a_second_factor_it_comes_next(app: Flask, client: Visitor) -> None:
+    assert client.post_form("/signup", FORM).location == "/account/totp"
+    assert not is_signed_in(client)
+    assert client.get("/keys").location == "/account/totp"
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_reason_without_the_request_is_no_request(app: Flask, client: Visitor) -> None:
+    assert client.post_form("/signup", FORM | {"admin_reason": "because"}).status_code == 303
+    zoe = user(app, "zoe")
+    assert (zoe.admin_requested, zoe.admin_request_reason) == (False, "")
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_with_htmx_the_form_or_the_place_to_go_is_answered(app: Flask, client: Visitor) -> None:
+    headers = {"HX-Request": "true"}
+    refused = client.post_form("/signup", FORM | {"confirm": "another"}, headers=headers)
+    assert refused.status_code == 422
+    assert "<html" not in refused.text
+    assert 'value="Zoe Q"' in refused.text
+    done = client.post_form("/signup", FORM | {"name": ""}, headers=headers)
+    assert (done.status_code, done.headers["HX-Redirect"]) == (200, "/keys")
+    assert user(app, "zoe").name == "zoe", "the username stands in for a name"
+
+
 def test_spaces_and_any_characters_make_a_password(app: Flask, client: Visitor) -> None:
     password = "  пароль と 🔑 spaces  "
     form = FORM | {"password": password, "confirm": password}
