@@ -16,6 +16,7 @@ import psycopg
 import structlog
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from psycopg import errors
 from sqlalchemy import BigInteger, DateTime, Engine, Integer, MetaData, event
 from sqlalchemy.engine import URL, Connection, Dialect, ExceptionContext
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -30,7 +31,8 @@ VERIFICATION = "verification"
 """Name of the second engine: its pool never hands out a connection that a save has used."""
 
 UNREACHABLE = (OperationalError, InterfaceError, PoolTimeout)
-"""What is raised when the database does not answer; it says nothing about what is stored."""
+"""What is raised when the database does not answer, is damaged, or is not the one that this release
+works with; it says nothing about what is stored."""
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -43,6 +45,10 @@ _WRITE = "keystay_write"
 """Execution option of a connection whose transaction writes."""
 _AFTER_COMMIT = "after_commit"
 """In a session's `info` while a `transaction()` is open: what is to be called after it."""
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_UNUSABLE = (errors.UndefinedTable, errors.UndefinedColumn, errors.ReadOnlySqlTransaction)
+"""PostgreSQL before its migrations, and one that is a replica since a moment ago."""
 
 _SQLITE_BUSY_SECONDS = 5
 _SQLITE_PRAGMAS = (
@@ -136,6 +142,7 @@ def init_app(app: Flask) -> None:
                 _prepare_sqlite(engine)
             else:
                 event.listen(engine, "handle_error", _hide_values)
+            event.listen(engine, "handle_error", _tell_unreachable)
 
 
 class NoTransaction(RuntimeError):
@@ -242,6 +249,18 @@ def _hide_values(context: ExceptionContext) -> None:
         error.args = (text,)
         if context.sqlalchemy_exception is not None:
             context.sqlalchemy_exception.args = (f"({type(error).__name__}) {text}",)
+
+
+def _tell_unreachable(context: ExceptionContext) -> None:
+    """Raise OperationalError for what is no error of the program, as the drivers mostly do."""
+    error, wrapped = context.original_exception, context.sqlalchemy_exception
+    damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+    if not damaged and not isinstance(error, _UNUSABLE):
+        return
+    unreachable = OperationalError(context.statement, None, error, hide_parameters=True)
+    if wrapped is not None:
+        unreachable.args = wrapped.args
+    raise unreachable from error
 
 
 def message_without_values(error: psycopg.Error) -> str:
