@@ -1,5 +1,6 @@
 """Default deny: every route is listed here with whom it lets in, and lets nobody else in."""
 
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
@@ -7,6 +8,7 @@ from flask import Flask
 
 from tests.people import TOTP, add_person, browser, events, sign_in, signed_in
 from tests.visitor import Visitor
+from webapp.clock import frozen, now
 
 # Everybody; who owes the code; who must enrol; who is signed in; admins.
 PUBLIC, HALF, ENROL, USER, ADMIN = "public", "half", "enrol", "user", "admin"
@@ -178,6 +180,21 @@ def test_another_site_cannot_send_a_form(app: Flask, headers: dict[str, str]) ->
     assert answer.status_code == 403
     assert 'data-key="openai" data-state="missing"' in visitor.get("/keys").text
     assert len(events(app, "security.cross_site_rejected")) == 1
+
+
+def test_refused_forms_do_not_fill_the_audit_trail(app: Flask, client: Visitor) -> None:
+    """They cost a stranger nothing, and rows are kept."""
+    names = ("security.csrf_rejected", "security.cross_site_rejected")
+    for _ in range(5):
+        client.post("/login")
+        client.post("/login", headers={"Origin": "https://evil.example"})
+    assert [len(events(app, name)) for name in names] == [1, 1]
+    assert events(app, names[0])[0].detail == {"endpoint": "login.sign_in"}
+    client.post("/login", environ_base={"REMOTE_ADDR": "198.51.100.7"})
+    assert [len(events(app, name)) for name in names] == [2, 1]
+    with frozen(now() + timedelta(minutes=2)):
+        client.post("/login")
+    assert [len(events(app, name)) for name in names] == [3, 1]
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "PROPFIND"])

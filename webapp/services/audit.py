@@ -1,12 +1,12 @@
 """The audit trail: one event per act, in the act's own transaction."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import insert
+from sqlalchemy import exists, insert, select
 
 from webapp.clock import now
-from webapp.db import transaction
+from webapp.db import db, transaction
 from webapp.models import AuditEvent
 from webapp.services import bulk
 from webapp.services.actor import current_actor
@@ -49,6 +49,8 @@ EVENTS = frozenset(
 )
 """Every event there is. A name outside of it is a mistake in the program."""
 
+_SPARINGLY = timedelta(minutes=1)
+
 Detail = str | int | bool | None
 Details = Mapping[str, Detail]
 
@@ -62,6 +64,24 @@ def record(event: str, *, subject_id: int | None = None, **detail: Detail) -> No
     row = dict(zip(_COLUMNS, _row(event, now(), subject_id, detail), strict=True))
     with transaction() as session:
         session.execute(insert(AuditEvent).values(row))
+
+
+def record_sparingly(event: str, *, subject_id: int | None = None, **detail: Detail) -> None:
+    """Write `event` unless the current address did the same within the last minute.
+
+    For what costs a stranger nothing to cause: rows are kept. See `record`.
+    """
+    just_done = db.session.scalar(
+        select(
+            exists().where(
+                AuditEvent.event == event,
+                AuditEvent.at > now() - _SPARINGLY,
+                AuditEvent.address == current_actor().address,
+            )
+        )
+    )
+    if not just_done:
+        record(event, subject_id=subject_id, **detail)
 
 
 def record_many(event: str, about: Sequence[tuple[int, Details]]) -> None:

@@ -13,20 +13,19 @@ from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
 from typing import Literal
 
-from sqlalchemy import ColumnElement, exists, insert, select, update
+from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.orm import Session
 
 from webapp.clock import now
 from webapp.config import current_settings
 from webapp.db import lock, transaction
-from webapp.models import AuditEvent, LoginAttempt
+from webapp.models import LoginAttempt
 from webapp.services import audit
 from webapp.services.actor import current_actor
 from webapp.services.errors import ServiceError
 
 ADDRESS_LIMIT = 20
 """Failures from one address in the window, whatever they were at: spraying over many accounts."""
-_AUDITED_EVERY = timedelta(minutes=1)
 
 Kind = Literal["password", "second_factor", "signup"]
 
@@ -61,7 +60,7 @@ def reserve(kind: Kind, subject: str, *, account_id: int | None = None) -> int:
             wait = max(wait, _wait(session, LoginAttempt.address == address, ADDRESS_LIMIT))
         if not wait:
             return _insert(session, kind, digest, address)
-        _record_refusal(session, kind, account_id)
+        audit.record_sparingly("login.throttled", subject_id=account_id, kind=kind)
     raise Throttled(wait)
 
 
@@ -94,22 +93,6 @@ def _insert(session: Session, kind: Kind, digest: bytes, address: str) -> int:
         .values(kind=kind, subject=digest, address=address, succeeded=False, at=now())
         .returning(LoginAttempt.id)
     ).scalar_one()
-
-
-def _record_refusal(session: Session, kind: Kind, account_id: int | None) -> None:
-    """Audit it unless that was just done: refusals cost an attacker nothing, and rows are kept."""
-    address = current_actor().address
-    just_done = session.scalar(
-        select(
-            exists().where(
-                AuditEvent.event == "login.throttled",
-                AuditEvent.at > now() - _AUDITED_EVERY,
-                AuditEvent.address == address,
-            )
-        )
-    )
-    if not just_done:
-        audit.record("login.throttled", subject_id=account_id, kind=kind)
 
 
 def _digest(kind: Kind, subject: str) -> bytes:

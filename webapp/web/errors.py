@@ -116,7 +116,7 @@ def _http_error(error: HTTPException) -> Response:
 def _csrf_rejected(error: CSRFError) -> Response:
     _log.warning("csrf rejected", reason=error.description, endpoint=request.endpoint)
     try:
-        audit.record("security.csrf_rejected", endpoint=request.endpoint)
+        audit.record_sparingly("security.csrf_rejected", endpoint=request.endpoint)
     except UNREACHABLE as unreachable:
         return _database_unreachable(unreachable)
     return error_page(

@@ -151,7 +151,7 @@ def _refuse_other_encodings() -> None:
 
 def _reject() -> None:
     _log.warning("cross-site request rejected", endpoint=request.endpoint)
-    audit.record("security.cross_site_rejected", endpoint=request.endpoint)
+    audit.record_sparingly("security.cross_site_rejected", endpoint=request.endpoint)
     raise CrossSiteRequest
 
 
