@@ -10,8 +10,18 @@ from typing import Any
 from gunicorn import glogging
 from gunicorn.http import wsgi
 
-bind = f"127.0.0.1:{os.environ.get('PORT') or '8000'}"
-workers = int(os.environ.get("WEB_CONCURRENCY") or "2")
+
+def _number(name: str, default: int) -> int:
+    """Read a variable of the process; `.env` is the application's, which is not there yet."""
+    value = os.environ.get(name) or str(default)
+    if not (value.isascii() and value.isdecimal() and int(value) > 0):
+        print(f"keystay: {name}: must be a whole number above 0, not {value!r}", file=sys.stderr)
+        sys.exit(2)
+    return int(value)
+
+
+bind = f"127.0.0.1:{_number('PORT', 8000)}"
+workers = _number("WEB_CONCURRENCY", 2)
 worker_class = "gthread"
 threads = 4
 

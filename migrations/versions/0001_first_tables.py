@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("password_hash", sa.String(length=255), nullable=True),
         sa.Column("imported_digest", sa.Text(), nullable=True),
         sa.Column("is_admin", sa.Boolean(), nullable=False),
+        sa.Column("self_registered", sa.Boolean(), nullable=False),
         sa.Column("admin_requested", sa.Boolean(), nullable=False),
         sa.Column("admin_request_reason", sa.String(length=500), nullable=False),
         sa.Column("api_permissions", sa.JSON(), nullable=False),

@@ -87,6 +87,10 @@ def test_over_https_the_browser_is_to_stay_there(make_settings: MakeSettings) ->
         assert elsewhere.status_code == 400
         assert elsewhere.mimetype == "text/plain"
         assert "Content-Security-Policy" in elsewhere.headers
+    for path in ("/healthz", "/readyz"):
+        by_address = ask(path, headers={"Host": "10.1.2.3:8000"})
+        assert by_address.status_code == 200
+        assert by_address.json is not None
     dispose_engines(app)
 
 

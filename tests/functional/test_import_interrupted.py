@@ -139,12 +139,12 @@ def failing_batch(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     original = legacy_accounts.write
     calls: list[int] = []
 
-    def write(session: Session, users: Sequence[LegacyUser]) -> legacy_accounts.Counts:
-        counts = original(session, users)
+    def write(session: Session, users: Sequence[LegacyUser]) -> legacy_accounts.Outcome:
+        outcome = original(session, users)
         calls.append(len(users))
         if len(calls) in fails_at:
             raise PowerFailure
-        return counts
+        return outcome
 
     monkeypatch.setattr(legacy_accounts, "write", write)
     return fails_at

@@ -147,6 +147,14 @@ def test_locked_keys_are_listed_with_the_id_that_they_need(start: Installation) 
     assert amira.post_form("/keys/slack/reveal", page="/keys").status_code == 409
 
 
+def test_an_accepted_loss_is_told_to_admins(start: Installation) -> None:
+    seal_under_k1(start)
+    app = start(MASTER_KEYS=text(K2), ACCEPT_MISSING_MASTER_KEYS="k1")
+    add_person(app, "root", is_admin=True)
+    page = signed_in(app, "root").get("/admin").text
+    assert "The master key k1 is missing" in page
+
+
 def test_no_page_fails_because_something_does_not_open(start: Installation) -> None:
     seal_under_k1(start)
     app = start(MASTER_KEYS=text(K2), ACCEPT_MISSING_MASTER_KEYS="k1")
@@ -214,6 +222,10 @@ def test_malformed_master_keys_are_one_line_without_the_key(settings: Settings) 
     broken = replace(
         settings, master_keys=f"k1:{secret},k1:{secret}", password_cost=CHEAP_PASSWORDS
     )
-    with pytest.raises(ConfigError, match="MASTER_KEYS") as error:
+    with pytest.raises(ConfigError, match="MASTER_KEYS:") as error:
         create_app(broken)
+    assert secret not in str(error.value)
+    from_file = replace(broken, master_keys_variable="MASTER_KEYS_FILE")
+    with pytest.raises(ConfigError, match="MASTER_KEYS_FILE:"):
+        create_app(from_file)
     assert secret not in str(error.value)

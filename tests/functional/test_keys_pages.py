@@ -9,6 +9,7 @@ from flask import Flask
 from sqlalchemy import text, update
 from werkzeug.test import TestResponse
 
+from tests.legacy_folder import SAMPLE
 from tests.visitor import Visitor
 from webapp.clock import frozen, now
 from webapp.db import db, transaction
@@ -76,6 +77,20 @@ def test_saving_redirects_to_the_receipt(app: Flask, alice: Visitor) -> None:
     assert fingerprint is not None
     assert SECRET not in page.text
     assert "cdef" in page.text
+
+
+def test_saving_the_stored_value_again_says_so(alice: Visitor) -> None:
+    post(alice, "/keys/openai", {"value": SECRET})
+    page = alice.get(post(alice, "/keys/openai", {"value": SECRET}).location)
+    assert "Unchanged, still version 1" in page.text
+    assert "Saved as version" not in page.text
+
+
+def test_a_receipt_is_shown_for_the_current_version_only(alice: Visitor) -> None:
+    first = post(alice, "/keys/openai", {"value": SECRET}).location
+    post(alice, "/keys/openai", {"value": SECRET + "2"})
+    for path in (first, "/keys?saved=openai", "/keys?saved=openai&version=9", "/keys?version=2"):
+        assert "receipt" not in alice.get(path).text
 
 
 def test_saving_with_htmx_answers_the_one_key_with_its_receipt(alice: Visitor) -> None:
@@ -251,23 +266,36 @@ def test_every_read_is_fresh(app: Flask, alice: Visitor) -> None:
     assert state(alice.get("/keys"), "openai") == "missing"
 
 
+# A predecessor whose files were not imported yet, and a session that was not used for a while: what
+# a request can cost besides. One write tells when a session was used, once a minute.
+WORST = pytest.mark.environ(LEGACY_DIR=str(SAMPLE))
+
+
+@WORST
 def test_the_page_costs_at_most_four_statements_however_many_keys(
     app: Flask, alice: Visitor, statements: list[str]
 ) -> None:
     with app.app_context():
         for number in range(30):
             save_user_api_key("alice", f"key-{number}", SECRET)
-    statements.clear()
-    assert alice.get("/keys").status_code == 200
+    alice.get("/keys")
+    with frozen(now() + timedelta(minutes=2)):
+        statements.clear()
+        assert alice.get("/keys").status_code == 200
     assert len(statements) <= 4, statements
 
 
-def test_a_reveal_costs_at_most_six_statements(alice: Visitor, statements: list[str]) -> None:
+@WORST
+@pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "fragment"])
+def test_a_reveal_costs_at_most_six_statements(
+    alice: Visitor, statements: list[str], headers: dict[str, str]
+) -> None:
     post(alice, "/keys/openai", {"value": SECRET})
     token = alice.csrf_token("/keys")
     statements.clear()
-    answer = alice.post("/keys/openai/reveal", data={"csrf_token": token}, headers=HTMX)
+    answer = alice.post("/keys/openai/reveal", data={"csrf_token": token}, headers=headers)
     assert answer.status_code == 200
+    assert SECRET in answer.text
     assert len(statements) <= 6, statements
 
 

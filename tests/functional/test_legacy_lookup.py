@@ -21,8 +21,13 @@ from webapp.legacy.users_json import Snapshot, open_snapshot
 from webapp.models import User
 from webapp.services import legacy_lookup
 from webapp.services.accounts import ensure_user_in_database
-from webapp.services.keys import UnknownUser, get_user_api_keys, save_user_api_key
-from webapp.services.legacy_migration import migrate_api_keys_from_json_to_db
+from webapp.services.keys import (
+    UnknownUser,
+    delete_user_api_key,
+    get_user_api_keys,
+    save_user_api_key,
+)
+from webapp.services.legacy_migration import migrate_api_keys_from_json_to_db, preview_import
 
 SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
 NEW_PASSWORD = "seven quiet lanterns"
@@ -162,6 +167,42 @@ def test_a_new_key_does_not_take_the_name_of_one_that_is_only_in_the_file(
     assert visitor.post_form("/keys", form).status_code == 422
     with app.app_context():
         assert get_user_api_keys("ann")["mistral"] == "there"
+
+
+def test_who_signed_up_before_gets_nothing_of_the_person_in_the_files(
+    app: Flask, folder: LegacyFolder
+) -> None:
+    form = {"name": "X", "username": "zoe", "password": NEW_PASSWORD, "confirm": NEW_PASSWORD}
+    assert browser(app).post_form("/signup", form).status_code == 303
+    folder.users({"Zoe": record(role="admin", api_keys={"openai": "of another zoe"})})
+    folder.second_factors({"Zoe": {"secret": SECRET, "enabled": True}})
+    folder.rest()
+    with app.app_context():
+        assert dict(get_user_api_keys("zoe")) == {}
+        foreseen = preview_import()
+        report = migrate_api_keys_from_json_to_db()
+        assert report == foreseen
+        assert (report.users_existing, report.records_rejected) == (0, 1)
+        assert report.rejected[0].name == "Zoe"
+        assert "signed up" in report.rejected[0].reason
+        assert dict(get_user_api_keys("zoe")) == {}
+        zoe = db.session.scalars(select(User)).one()
+        assert (zoe.is_admin, zoe.totp_secret) == (False, None)
+
+
+def test_a_key_that_only_the_file_has_can_be_deleted(app: Flask, folder: LegacyFolder) -> None:
+    visitor = browser(app)
+    sign_in(visitor, "ann", "old password")
+    folder.users({"Ann": record(api_keys={"google": folder.token("added there later")})})
+    folder.rest()
+    page = visitor.get("/keys").text
+    assert 'data-key="google" data-state="legacy"' in page
+    assert visitor.post_form("/keys/google/delete", page="/keys").status_code == 303
+    assert 'data-key="google" data-state="deleted"' in visitor.get("/keys").text
+    with app.app_context():
+        migrate_api_keys_from_json_to_db()
+        assert "google" not in get_user_api_keys("ann")
+        assert delete_user_api_key("ann", "google") is False
 
 
 @pytest.mark.parametrize("name", ["ann", "ANN", "broken", "Bob"])

@@ -1,6 +1,7 @@
 """What a key may be called and hold; masks above all."""
 
 import string
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -38,7 +39,7 @@ def test_other_names_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "mask",
     [
-        "***", "********", "sk-***abcd", "•••", "●●●●", "sk-…abcd", "sk-...abcd", "…abcd", "sk-…",
+        "***", "********", "sk-***abcd", "•••", "●●●●", "sk-…abcd", "sk-...abcd",
         "<hidden>", "[redacted]", "<your key>", "(masked)", "sk-proj-<redacted>", "ab****",
         "[REDACTED]", "{secret}", "sk-.....abcd", "one\n***\ntwo",
     ],
@@ -55,11 +56,30 @@ def test_masks_are_refused_unless_meant_literally(mask: str) -> None:
         "sk-proj-0123456789", "AIzaSyA-x_y", "https://hooks.slack.com/services/T0/B0/abc",
         "a*b**c", "..", "x..y", '{"type": "service_account", "ids": ["a", "b"]}', "a<b>c", "1",
         "-----BEGIN KEY-----\nMIIB\n-----END KEY-----", "pass word", "ends...", "...begins",
+        "…abcd", "sk-…",
         "ä ö ü ✓", "<a href='x'>",
     ],
 )  # fmt: skip
 def test_values_that_only_resemble_masks_are_accepted(value: str) -> None:
     assert check_value("custom", value) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("openai", None),
+        ("openai", 42),
+        ("openai", {"value": "x"}),
+        ("smtp", "x"),
+        ("smtp", ["host"]),
+        ("smtp", {"host": "h", "port": 587, "user": "u", "password": "p"}),
+        ("smtp", {"host": "h", "port": "587", "user": None, "password": "p"}),
+        ("smtp", {"host": "h", "port": "587", "user": "u", "password": "p", "more": "x"}),
+    ],
+)
+def test_what_is_no_text_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidKeyValue):
+        check_value(name, value)
 
 
 def test_what_could_not_be_read_on_its_way_is_refused() -> None:

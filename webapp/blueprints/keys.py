@@ -1,5 +1,6 @@
 """The keys page and its acts. Each works as a plain form and as an htmx fragment."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -34,7 +35,7 @@ class KeyView(KeyEntry):
 @blueprint.get("")
 def index() -> Response:
     """Every key; after a save without htmx with its receipt, read from the database too."""
-    return _page(saved=request.args.get("saved"))
+    return _page(with_receipt=True)
 
 
 @blueprint.post("")
@@ -45,7 +46,7 @@ def create() -> Response:
     if isinstance(refused, SaveReceipt):
         name = form.name.data or ""
         if not wants_fragment():
-            return see_other(url_for("keys.index", saved=name, _anchor=f"key-{name}"))
+            return _to_receipt(name, refused)
         return make_response(
             render_template(
                 "keys/_created.html", key=KeyView.of(_entry(name)), receipt=_receipt(name, refused)
@@ -66,7 +67,7 @@ def save(name: str) -> Response:
     refused = _save(form, name) if form.validate() else None
     if isinstance(refused, SaveReceipt):
         if not wants_fragment():
-            return see_other(url_for("keys.index", saved=name, _anchor=f"key-{name}"))
+            return _to_receipt(name, refused)
         return _row(KeyView.of(_entry(name)), receipt=_receipt(name, refused))
     view = KeyView.of(_entry(name), form, literal=isinstance(refused, MaskedValue))
     if wants_fragment():
@@ -128,19 +129,17 @@ def _page(
     status: int = 200,
     *,
     changed: KeyView | None = None,
-    saved: str | None = None,
+    with_receipt: bool = False,
     **context: object,
 ) -> Response:
-    """The whole page; `changed` takes the place of its key, `saved` names one with a receipt."""
+    """The whole page; `changed` takes the place of its key."""
     entries = list_keys(current_identity().username)
     views = [KeyView.of(entry) for entry in entries]
     if changed:
         views = [changed if view.name == changed.name else view for view in views]
         if changed.name not in {view.name for view in views}:
             views.append(changed)
-    receipt = next(
-        (_receipt_of(view) for view in views if view.name == saved and view.fingerprint), None
-    )
+    receipt = _requested_receipt(views) if with_receipt else None
     return make_response(
         render_template("keys/page.html", keys=views, receipt=receipt, **context), status
     )
@@ -150,14 +149,28 @@ def _receipt(name: str, receipt: SaveReceipt) -> dict[str, object]:
     return {"name": name, **vars(receipt)}
 
 
-def _receipt_of(view: KeyView) -> dict[str, object]:
-    return {
-        "name": view.name,
-        "version": view.version,
-        "saved_at": view.updated_at,
-        "fingerprint": view.fingerprint,
-        "changed": True,
-    }
+def _to_receipt(name: str, receipt: SaveReceipt) -> Response:
+    """Send the browser to the page with the receipt of a save, whose text is read there anew."""
+    same = None if receipt.changed else 1
+    place = url_for(
+        "keys.index", saved=name, version=receipt.version, same=same, _anchor=f"key-{name}"
+    )
+    return see_other(place)
+
+
+def _requested_receipt(views: Sequence[KeyView]) -> dict[str, object] | None:
+    """Return the receipt that the address asks for, while that version is the current one."""
+    for view in views:
+        asked = (view.name, str(view.version)) == (
+            request.args.get("saved"),
+            request.args.get("version"),
+        )
+        if asked and view.fingerprint and view.updated_at:
+            receipt = SaveReceipt(
+                view.version or 0, view.updated_at, view.fingerprint, "same" not in request.args
+            )
+            return _receipt(view.name, receipt)
+    return None
 
 
 def _revealed_fields(revealed: RevealedKey) -> list[dict[str, str]]:

@@ -33,6 +33,8 @@ class User(Base):
     password_hash: Mapped[str | None] = mapped_column(String(255))
     imported_digest: Mapped[str | None] = mapped_column(Text)
     is_admin: Mapped[bool] = mapped_column(default=False)
+    self_registered: Mapped[bool] = mapped_column(default=False)
+    """Whether somebody made it by signing up: the predecessor may have another of this name."""
     admin_requested: Mapped[bool] = mapped_column(default=False)
     admin_request_reason: Mapped[str] = mapped_column(String(500), default="")
     api_permissions: Mapped[dict[str, bool]] = mapped_column(JSON, default=dict)

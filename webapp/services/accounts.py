@@ -110,6 +110,7 @@ def sign_up(application: Application, *, replaces: str | None = None) -> SignedI
     attempt = throttle.reserve("signup", fold(username))
     try:
         user = new_account(username, application.password, name=application.name)
+        user.self_registered = True
         user.admin_requested = application.request_admin
         user.admin_request_reason = application.admin_reason if application.request_admin else ""
         with transaction():

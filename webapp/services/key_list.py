@@ -5,11 +5,11 @@ from datetime import date, datetime
 from typing import Literal
 
 from webapp.providers import PROVIDERS, Provider
-from webapp.services import key_store, legacy_lookup
+from webapp.services import key_store
 from webapp.services.environment_keys import EnvironmentKey, environment_keys
 from webapp.services.key_payload import Payload, hint
 from webapp.services.key_store import Owner, StoredKey
-from webapp.services.keys import Source, read_stored
+from webapp.services.keys import Source, read_both_sides
 
 KeyState = Literal["environment", "locked", "saved", "legacy", "deleted", "missing"]
 
@@ -70,9 +70,8 @@ def list_keys(username: str) -> list[KeyEntry]:
 
     A fresh read: two statements however many keys there are. Raises UnknownUser, KeysUnavailable.
     """
-    owner, stored = read_stored(username)
+    owner, stored, from_legacy = read_both_sides(username)
     from_environment = environment_keys(is_admin=owner.is_admin)
-    from_legacy = legacy_lookup.keys_not_imported(owner.username, stored.keys())
     custom = sorted((stored.keys() | from_legacy.keys()) - PROVIDERS.keys())
     return [
         _entry(owner, name, stored.get(name), from_environment.get(name), from_legacy.get(name))

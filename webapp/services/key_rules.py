@@ -20,7 +20,7 @@ KeyValue = str | Mapping[str, str]
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _MASK = re.compile(
     r"[*•●]{3,}"  # ***, ••••
-    r"|.(?:…|\.{3}).|^…|…$"  # sk-…abcd, sk-...abcd; nothing real begins or ends with an ellipsis
+    r"|.(?:…|\.{3})."  # sk-…abcd, sk-...abcd
     r"|^[<\[({]\s*[A-Za-z][A-Za-z _-]*[>\])}]$"  # <hidden>, [your key]
     r"|[<\[({](?:hidden|masked|redacted|removed|secret|unchanged)[>\])}]",
     re.DOTALL | re.IGNORECASE,
@@ -68,7 +68,7 @@ def check_value(name: str, value: KeyValue, *, literal: bool = False) -> KeyValu
         if not isinstance(value, str):
             raise InvalidKeyValue(f"The key {name} takes one value, not several fields.")
         return _check_text(value, "value", literal=literal)
-    if isinstance(value, str) or not set(value) <= {field.name for field in fields}:
+    if not isinstance(value, Mapping) or not set(value) <= {field.name for field in fields}:
         names = ", ".join(field.name for field in fields)
         raise InvalidKeyValue(f"The key {name} takes these fields: {names}.")
     return {field.name: _check_field(field, value, literal=literal) for field in fields}
@@ -87,6 +87,8 @@ def _check_field(field: Field, values: Mapping[str, str], *, literal: bool) -> s
 
 
 def _check_text(text: str, field: str, *, label: str = "", literal: bool) -> str:
+    if not isinstance(text, str):
+        raise InvalidKeyValue("A value is text; put numbers in quotes.", field)
     text = text.replace("\r\n", "\n").strip()
     if not text:
         what = f"Fill in {label.lower()}" if label else "Paste the key"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Row, Select, and_, exists, func, insert, select, update
+from sqlalchemy import Row, Select, and_, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from webapp.clock import now
@@ -32,6 +32,8 @@ class Owner:
     username: str
     is_admin: bool
     api_permissions: Mapping[str, bool]
+    self_registered: bool
+    """Made by signing up: what the predecessor has under this name may be somebody else's."""
 
     def may_use(self, name: str) -> bool:
         """Whether an admin allows this provider; what nobody mentioned is allowed."""
@@ -59,9 +61,7 @@ class StoredKey:
 def find_owner(username: str) -> Owner:
     """Return the account of `username`, ignoring case: one statement. Raises UnknownUser."""
     row = db.session.execute(
-        select(User.id, User.username, User.is_admin, User.api_permissions).where(
-            User.username_folded == fold(username)
-        )
+        select(*_OWNER).where(User.username_folded == fold(username))
     ).one_or_none()
     if row is None:
         raise UnknownUser
@@ -75,22 +75,34 @@ def read_all(username: str) -> tuple[Owner, dict[str, StoredKey]]:
     """
     rows = db.session.execute(
         _with_current_version(
-            select(
-                User.id, User.username, User.is_admin, User.api_permissions, *_COLUMNS
-            ).outerjoin(ApiKey, ApiKey.user_id == User.id)
+            select(*_OWNER, *_COLUMNS).outerjoin(ApiKey, ApiKey.user_id == User.id)
         )
         .where(User.username_folded == fold(username))
         .order_by(ApiKey.name)
     ).all()
     if not rows:
         raise UnknownUser
-    first = rows[0]
-    owner = Owner(first.id, first.username, first.is_admin, first.api_permissions)
+    owner = Owner(*rows[0][: len(_OWNER)])
     found = [row for row in rows if row.key_id is not None]
     if not found:
         return owner, {}
     vault = Vault.load(owner.id)
     return owner, {row.name: _open(row, vault) for row in found}
+
+
+def read_owner_and_one(username: str, name: str) -> tuple[Owner, StoredKey | None]:
+    """Return the owner and one stored key, opened: two statements. Raises UnknownUser."""
+    row = db.session.execute(
+        _with_current_version(
+            select(*_OWNER, *_COLUMNS).outerjoin(
+                ApiKey, and_(ApiKey.user_id == User.id, ApiKey.name == name)
+            )
+        ).where(User.username_folded == fold(username))
+    ).one_or_none()
+    if row is None:
+        raise UnknownUser
+    owner = Owner(*row[: len(_OWNER)])
+    return owner, _open(row, Vault.load(owner.id)) if row.key_id is not None else None
 
 
 def read_one(owner_id: int, name: str, session: Session | None = None) -> StoredKey | None:
@@ -102,19 +114,6 @@ def read_one(owner_id: int, name: str, session: Session | None = None) -> Stored
         )
     ).one_or_none()
     return _open(row, Vault.load(owner_id, session)) if row else None
-
-
-def exists_live(owner_id: int, name: str) -> bool:
-    """Whether a key of this name is stored and not in the trash."""
-    return bool(
-        db.session.scalar(
-            select(
-                exists().where(
-                    ApiKey.user_id == owner_id, ApiKey.name == name, ApiKey.deleted_at.is_(None)
-                )
-            )
-        )
-    )
 
 
 def add_version(
@@ -194,8 +193,12 @@ def is_readable(owner_id: int, saved: StoredKey) -> bool:
 def point_back(session: Session, saved: StoredKey, before: StoredKey | None) -> None:
     """Make what was current before `saved` current again, unless a newer save came in between."""
     restored = (
-        {"current_version": before.version, "updated_at": before.updated_at}
-        | {"deleted_at": before.deleted_at}
+        {
+            "current_version": before.version,
+            "updated_at": before.updated_at,
+            "deleted_at": before.deleted_at,
+            "expires_at": before.expires_at,
+        }
         if before
         else {"deleted_at": now()}
     )
@@ -231,6 +234,7 @@ def _key_row(
     return row.id, version
 
 
+_OWNER = (User.id, User.username, User.is_admin, User.api_permissions, User.self_registered)
 _COLUMNS = (
     ApiKey.id.label("key_id"),
     ApiKey.user_id,

@@ -34,7 +34,9 @@ def init_app(app: Flask, settings: Settings) -> None:
     """Read the master keys of `settings`. Raises ConfigError when they are malformed."""
     app.extensions["keystay_keyring_checked"] = set()
     if settings.master_keys is not None:
-        app.extensions["keystay_keyring"] = _parse(settings.master_keys)
+        app.extensions["keystay_keyring"] = _parse(
+            settings.master_keys, settings.master_keys_variable
+        )
 
 
 def current_keyring() -> Keyring:
@@ -78,6 +80,13 @@ def keyring_problems() -> list[str]:
     return _problems(cast("Keyring", keyring), known)
 
 
+def accepted_losses() -> list[str]:
+    """Return the ids of master keys that are gone, accepted as lost, and still needed by rows."""
+    keyring = current_keyring()
+    lost = _settings().accept_missing_master_keys - keyring.ids
+    return [key_id for key_id in sorted(lost & _known_checks().keys()) if _is_needed(key_id)]
+
+
 def _known_checks() -> dict[str, str]:
     rows = db.session.execute(select(KeyringCheck.master_key_id, KeyringCheck.check_value))
     return {row.master_key_id: row.check_value for row in rows}
@@ -97,11 +106,11 @@ def _keyring_or_new(*, nothing_sealed: bool) -> Keyring:
     return _parse(create_once(path, str(MasterKey.generate(_FIRST_ID))))
 
 
-def _parse(text: str) -> Keyring:
+def _parse(text: str, variable: str = "MASTER_KEYS") -> Keyring:
     try:
         return Keyring.parse(text)
     except InvalidKeyring as error:
-        raise ConfigError(f"MASTER_KEYS: {error}") from error
+        raise ConfigError(f"{variable}: {error}") from error
 
 
 def _problems(keyring: Keyring, known: dict[str, str]) -> list[str]:

@@ -3,11 +3,11 @@
 Nothing is remembered between calls: every read is a read of the database.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from sqlalchemy import update
 
@@ -42,6 +42,7 @@ __all__ = [
     "save_user_api_key",
 ]
 
+Found = TypeVar("Found")
 Source = Literal["environment", "database", "legacy"]
 
 
@@ -145,11 +146,11 @@ def get_user_api_keys(username: str) -> UserKeys:
     Raises UnknownUser, and KeysUnavailable when the database cannot be read: a failure is never an
     empty mapping.
     """
-    owner, stored = read_stored(username)
+    owner, stored, from_legacy = read_both_sides(username)
     values: dict[str, KeyValue] = {}
     sources: dict[str, Source] = {}
     locked: dict[str, str] = {}
-    for name, payload in legacy_lookup.keys_not_imported(owner.username, stored.keys()).items():
+    for name, payload in from_legacy.items():
         if payload.locked:
             locked[name] = key_store.LEGACY_REASON
         else:
@@ -192,7 +193,7 @@ def save_user_api_key(
     name = check_name(key_name)
     payload = Payload(check_value(name, key_value, literal=literal))
     owner = _owner(username)
-    in_files = must_be_new and name in legacy_lookup.keys_not_imported(owner.username, ())
+    in_files = must_be_new and name in legacy_lookup.keys_not_imported(owner, ())
     with transaction() as session:
         vault = Vault.load_for_sealing(owner.id)
         before = key_store.read_one(owner.id, name)
@@ -227,7 +228,10 @@ def delete_user_api_key(username: str, key_name: str) -> bool:
     Raises UnknownUser, InvalidKeyName.
     """
     name = check_name(key_name)
-    owner = _owner(username)
+    owner, stored = _owner_and_key(username, name)
+    if stored is None and name in legacy_lookup.keys_not_imported(owner, ()):
+        # The import brings it later: it goes into the trash before, or it would come back.
+        legacy_lookup.ensure_imported(owner.username)
     with transaction() as session:
         deleted = session.execute(
             update(ApiKey)
@@ -247,9 +251,9 @@ def reveal_user_api_key(username: str, key_name: str) -> RevealedKey:
     EnvironmentKeyHidden.
     """
     name = check_name(key_name)
-    owner = _owner(username)
+    owner, stored = _owner_and_key(username, name)
     # Not in a transaction that writes: it may have to read the predecessor's files.
-    revealed = _find_value(owner, name)
+    revealed = _find_value(owner, name, stored)
     audit.record(
         "key.revealed",
         subject_id=owner.id,
@@ -260,18 +264,17 @@ def reveal_user_api_key(username: str, key_name: str) -> RevealedKey:
     return revealed
 
 
-def read_stored(username: str) -> tuple[Owner, dict[str, StoredKey]]:
-    """Return the owner and every stored key, locked and deleted ones included.
+def read_both_sides(
+    username: str,
+) -> tuple[Owner, dict[str, StoredKey], dict[str, Payload]]:
+    """Return the owner, every stored key, and those that only the legacy file has yet.
 
-    Brings the user in from the legacy files if nobody did yet. Raises UnknownUser, KeysUnavailable.
+    Stored ones include the locked and the deleted. Brings the user in from the legacy files if
+    nobody did yet. Raises UnknownUser, KeysUnavailable.
     """
     with database_required():
-        try:
-            return key_store.read_all(username)
-        except UnknownUser:
-            if not legacy_lookup.ensure_imported(username):
-                raise
-            return key_store.read_all(username)
+        owner, stored = _with_import(username, lambda: key_store.read_all(username))
+        return owner, stored, legacy_lookup.keys_not_imported(owner, stored.keys())
 
 
 @contextmanager
@@ -284,16 +287,24 @@ def database_required() -> Iterator[None]:
 
 
 def _owner(username: str) -> Owner:
+    return _with_import(username, lambda: key_store.find_owner(username))
+
+
+def _owner_and_key(username: str, name: str) -> tuple[Owner, StoredKey | None]:
+    return _with_import(username, lambda: key_store.read_owner_and_one(username, name))
+
+
+def _with_import(username: str, read: Callable[[], Found]) -> Found:
+    """Read, and where the user is unknown, once more if the legacy files have them."""
     try:
-        return key_store.find_owner(username)
+        return read()
     except UnknownUser:
         if not legacy_lookup.ensure_imported(username):
             raise
-        return key_store.find_owner(username)
+        return read()
 
 
-def _find_value(owner: Owner, name: str) -> RevealedKey:
-    stored = key_store.read_one(owner.id, name)
+def _find_value(owner: Owner, name: str, stored: StoredKey | None) -> RevealedKey:
     if stored and not stored.deleted_at:
         if stored.payload is None:
             raise KeyLocked(stored.locked_reason)
@@ -303,7 +314,7 @@ def _find_value(owner: Owner, name: str) -> RevealedKey:
         return RevealedKey(name, found.value, "environment", None)
     if found:
         raise EnvironmentKeyHidden
-    payload = legacy_lookup.keys_not_imported(owner.username, {name} if stored else ()).get(name)
+    payload = legacy_lookup.keys_not_imported(owner, {name} if stored else ()).get(name)
     if payload is None:
         raise NoSuchKey
     if payload.locked:

@@ -7,6 +7,7 @@ new version. Nothing is ever deleted, and no role of an existing account changes
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -26,7 +27,18 @@ Counts = Counter[str]
 """What became of accounts and keys, by the names of the import's report."""
 
 
-def write(session: Session, users: Sequence[LegacyUser]) -> Counts:
+class Outcome(NamedTuple):
+    """What became of a batch. `strangers` are the names that somebody has signed up for here.
+
+    Nobody knows whether that is the person of the files, so they get nothing that is in the files
+    (SECURITY.md, decision 11).
+    """
+
+    counts: Counts
+    strangers: Sequence[str]
+
+
+def write(session: Session, users: Sequence[LegacyUser]) -> Outcome:
     """Bring `users`, no two of one name, into the database. Inside `transaction()`.
 
     Raises IntegrityError when somebody else creates one of them at the same moment; to be tried
@@ -35,16 +47,29 @@ def write(session: Session, users: Sequence[LegacyUser]) -> Counts:
     lock("legacy accounts", session)
     existing = _existing(session, users, for_update=True)
     create_accounts(session, [user for user in users if fold(user.username) not in existing])
-    for user in users:
+    known, strangers = _without_strangers(users, existing)
+    for user in known:
         account = existing.get(fold(user.username))
         if account:
             _update(session, user, account)
-    return _count(users, existing)
+    return Outcome(_count(known, existing), strangers)
 
 
-def preview(session: Session, users: Sequence[LegacyUser]) -> Counts:
-    """Return what `write` would count, without writing."""
-    return _count(users, _existing(session, users, for_update=False))
+def preview(session: Session, users: Sequence[LegacyUser]) -> Outcome:
+    """Return what `write` would return, without writing."""
+    existing = _existing(session, users, for_update=False)
+    known, strangers = _without_strangers(users, existing)
+    return Outcome(_count(known, existing), strangers)
+
+
+def _without_strangers(
+    users: Sequence[LegacyUser], existing: Mapping[str, Account]
+) -> tuple[Sequence[LegacyUser], Sequence[str]]:
+    strangers = [name for name, account in existing.items() if account.is_self_registered]
+    if not strangers:
+        return users, ()
+    known = [user for user in users if fold(user.username) not in strangers]
+    return known, [user.username for user in users if fold(user.username) in strangers]
 
 
 def _existing(

@@ -25,12 +25,16 @@ from webapp.models import Run
 from webapp.services import legacy_accounts, runs
 from webapp.services.errors import ServiceError
 from webapp.services.key_payload import Payload
+from webapp.services.key_store import Owner
 from webapp.services.legacy_rows import payload_of
 
 _PATIENCE_SECONDS = 0.5
 """How long a request waits for a file that is being written."""
 _MOST_OF_THE_TIME = 10
 """What was read serves for so many times as long as reading took, even when the files changed."""
+
+_ASKED_EVERY_SECONDS = 2.0
+"""An import that ends meanwhile is noticed so much later; what is answered stays the same."""
 
 _log = structlog.get_logger(__name__)
 
@@ -99,13 +103,14 @@ def username_in_legacy(username: str) -> bool:
         raise NamesUnknown from error
 
 
-def keys_not_imported(username: str, stored: Collection[str]) -> dict[str, Payload]:
-    """Return the keys of the user in the legacy file that the database has no row for yet.
+def keys_not_imported(owner: Owner, stored: Collection[str]) -> dict[str, Payload]:
+    """Return the keys of `owner` in the legacy file that the database has no row for yet.
 
-    Empty when this very state of the files was imported whole, and when they cannot be read: the
+    Empty for who has signed up here, and may be somebody else than the person of the file. Empty
+    when this very state of the files was imported whole, and when they cannot be read: the
     database's keys are answer enough then, and the admin page shows it.
     """
-    user = find_account(username)
+    user = None if owner.self_registered else find_account(owner.username)
     if user is None:
         return {}
     return {name: payload_of(key) for name, key in user.keys.items() if name not in stored}
@@ -125,7 +130,8 @@ def _state(settings: Settings) -> str:
 
 def _was_imported(state: str) -> bool:
     cache = _cache()
-    if cache.imported != state:
+    recently = time.monotonic() < cache.asked_at + _ASKED_EVERY_SECONDS
+    if cache.imported != state and not (cache.not_imported == state and recently):
         imported = db.session.scalar(
             select(
                 exists().where(
@@ -135,6 +141,8 @@ def _was_imported(state: str) -> bool:
         )
         if imported:
             cache.imported = state
+        else:
+            cache.not_imported, cache.asked_at = state, time.monotonic()
     return cache.imported == state
 
 
@@ -145,6 +153,9 @@ class _Cache:
     lock: threading.Lock = field(default_factory=threading.Lock)
     imported: str = ""
     """The last state of the files that is known to have been imported."""
+    not_imported: str = ""
+    """The one that was not when the database was asked at `asked_at`."""
+    asked_at: float = 0.0
     snapshot: Snapshot | None = None
     read_at: float = 0.0
     took: float = 0.0

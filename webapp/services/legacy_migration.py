@@ -29,6 +29,9 @@ from webapp.services.runs import Lease
 BATCH: Final = 500
 """Accounts in one transaction: enough to be fast, few enough to let savers in between."""
 _TRIES: Final = 3
+_STRANGER: Final = (
+    "somebody signed up under this name here, who may be another person; nothing was added to it"
+)
 
 
 class LegacyNotConfigured(ServiceError):
@@ -68,9 +71,9 @@ def preview_import(folder: Path | None = None) -> ImportReport:
         accounts = snapshot.accounts()
         while batch := list(islice(accounts, BATCH)):
             users, rejected, warnings = _sorted(batch)
-            counts = legacy_accounts.preview(db.session(), users)
+            counts, strangers = legacy_accounts.preview(db.session(), users)
             db.session.rollback()
-            report = report.plus(counts, rejected, warnings)
+            report = report.plus(counts, [*rejected, *_refused(strangers)], warnings)
         return report
 
 
@@ -131,13 +134,14 @@ def _import_batch(
     for left in reversed(range(_TRIES)):
         try:
             with transaction() as session:
-                counts = legacy_accounts.write(session, users)
-                report = before.plus(counts, rejected, warnings)
+                counts, strangers = legacy_accounts.write(session, users)
+                refused = [*rejected, *_refused(strangers)]
+                report = before.plus(counts, refused, warnings)
                 lease.checkpoint(
                     session,
                     cursor=batch[-1].number + 1,
                     counts=report.counts(),
-                    report=_details(report, snapshot) if rejected or warnings else None,
+                    report=_details(report, snapshot) if refused or warnings else None,
                 )
             return report
         except IntegrityError:
@@ -161,6 +165,10 @@ def _sorted(
             name = printable(account.username)
             warnings.extend(f"{name}: {warning}" for warning in account.user.warnings)
     return users, rejected, warnings
+
+
+def _refused(strangers: Sequence[str]) -> list[Rejected]:
+    return [Rejected(printable(name), _STRANGER) for name in strangers]
 
 
 def _details(report: ImportReport, snapshot: Snapshot) -> dict[str, Any]:

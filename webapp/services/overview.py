@@ -11,10 +11,16 @@ from webapp.db import db
 from webapp.models import ApiKey, Discrepancy, Run, User
 from webapp.services import runs
 from webapp.services.health import check_health
+from webapp.services.keyring import accepted_losses
 
 PAGE_SIZE = 50
 _NEWEST = 10
 _MOST_REQUESTS = 100
+_LOST = "The master key {} is missing, and the operator has accepted that"
+_LOST_ADVICE = (
+    "What it sealed is shown as locked. It can be replaced, and opens again by itself when that key"
+    " is back."
+)
 
 Row = TypeVar("Row")
 
@@ -111,6 +117,8 @@ def _page(query: Select[Row], number: int) -> Page[Row]:
 def _health_problems() -> list[tuple[str, str]]:
     health = check_health()
     found = [(text, "") for texts in health.detail.values() for text in texts]
+    if not health.problems:
+        found += [(_LOST.format(key_id), _LOST_ADVICE) for key_id in accepted_losses()]
     if health.queue != "ok":
         advice = "Keys can be saved and read all the same. Imports and checks wait for it."
         found.append(("The job queue (Redis) does not answer", advice))

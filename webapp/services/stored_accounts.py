@@ -48,6 +48,7 @@ class Account:
     username: str
     is_admin: bool
     is_untouched: bool
+    is_self_registered: bool
     second_factor: Literal["none", "prepared", "enabled"]
     keys: Mapping[str, OpenedKey]
 
@@ -77,6 +78,7 @@ _ACCOUNT_COLUMNS = (
     User.username,
     User.username_folded,
     User.is_admin,
+    User.self_registered,
     User.fingerprint_key,
     or_(User.imported_digest.is_not(None), User.password_hash.startswith("$2")).label(
         "is_untouched"
@@ -148,6 +150,7 @@ def _opened(user: Row[Any], wrapped: Sequence[WrappedKey], keys: Sequence[Row[An
         user.username,
         user.is_admin,
         bool(user.is_untouched),
+        user.self_registered,
         user.second_factor,
         opened,
     )

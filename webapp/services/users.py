@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from webapp.crypto.hashing import is_bcrypt, is_sha256
 from webapp.db import db, transaction
+from webapp.legacy.records import RejectedRecord, check_username
 from webapp.models import User
 from webapp.models.users import fold
 from webapp.services import audit, legacy_lookup
@@ -18,13 +19,18 @@ def ensure_user_in_database(username: str, password_hash: str, is_admin: bool = 
     One that the legacy files have and the import has not reached yet comes from there, with its
     keys, its second factor and its own hash. Otherwise `password_hash` is Argon2id, bcrypt, or the
     predecessor's SHA-256 in hex, which is sealed at once. However many callers do this together,
-    one account is made and all get it. Raises ValueError for a hash of no known form.
+    one account is made and all get it. Raises ValueError for a hash of no known form and for a name
+    that no account can have.
     """
     existing = find_user(username)
     if existing is None and legacy_lookup.ensure_imported(username):
         existing = find_user(username)
     if existing is not None:
         return existing
+    try:
+        check_username(username)
+    except RejectedRecord as error:
+        raise ValueError(str(error)) from None
     digest = password_hash.lower() if is_sha256(password_hash) else None
     if digest is None and not is_bcrypt(password_hash) and not password_hash.startswith("$argon2"):
         raise ValueError("the password hash has no known form")

@@ -3,7 +3,7 @@
 import math
 
 import structlog
-from flask import Flask, Response, g, make_response, render_template, request
+from flask import Flask, Response, current_app, g, make_response, render_template, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, SecurityError
 
@@ -35,6 +35,7 @@ _STATUS: tuple[tuple[type[ServiceError], int], ...] = (
     (InvalidInput, 422),
     (ServiceError, 409),
 )
+_PROBES = {"/healthz": "health.live", "/readyz": "health.ready"}
 _PAGES = {
     400: ("This request was not understood", "Go back, reload the page and try again."),
     403: ("You may not do this", "If you should be able to, ask an admin."),
@@ -97,6 +98,8 @@ def error_page(status: int, explanation: str = "", *, retry_after: float | None 
 
 def _wrong_host(error: SecurityError) -> Response:
     """Answer in plain text: a page needs addresses, and a host that is not ours has none."""
+    if request.path in _PROBES:  # load balancers and service managers ask by address
+        return make_response(current_app.view_functions[_PROBES[request.path]]())
     response = make_response("This address is not one of this site (see TRUSTED_HOSTS).\n", 400)
     response.mimetype = "text/plain"
     return response
