@@ -8,7 +8,7 @@ copied to another row, column, user or version does not open (ASVS 11.3.3).
 import os
 import re
 from base64 import urlsafe_b64encode
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -87,8 +87,10 @@ def encrypt(cipher: AESGCM, plaintext: bytes, associated_data: bytes) -> str:
 def decrypt(cipher: AESGCM, text: str, associated_data: bytes) -> bytes:
     """Undo `encrypt`. One error for every cause (ASVS 11.2.5): DoesNotOpen."""
     try:
-        blob = a2b_base64(text.encode("ascii").translate(_FROM_URLSAFE), strict_mode=True)
-        if len(blob) < _NONCE_BYTES + _TAG_BYTES:
+        encoded = text.encode("ascii").translate(_FROM_URLSAFE)
+        blob = a2b_base64(encoded, strict_mode=True)
+        # The last character can hold bits that the decoder drops: a sealed value has one form.
+        if len(blob) < _NONCE_BYTES + _TAG_BYTES or b2a_base64(blob, newline=False) != encoded:
             raise DoesNotOpen
         return cipher.decrypt(blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], associated_data)
     except (InvalidTag, ValueError):

@@ -92,6 +92,21 @@ def test_a_changed_character_does_not_open(
             open_sealed(KEY, PLACE, changed)
 
 
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_a_sealed_value_has_one_form(length: int) -> None:
+    """Base64 alone would let the last character vary in the bits that nothing reads."""
+    sealed = seal(KEY, PLACE, b"x" * length)
+    last = len(sealed.rstrip("=")) - 1
+    for character in string.ascii_letters + string.digits + "-_":
+        if character != sealed[last]:
+            with pytest.raises(DoesNotOpen):
+                open_sealed(KEY, PLACE, sealed[:last] + character + sealed[last + 1 :])
+    for other in (sealed.rstrip("="), sealed + "=", sealed + "\n"):
+        if other != sealed:
+            with pytest.raises(DoesNotOpen):
+                open_sealed(KEY, PLACE, other)
+
+
 @given(text=st.text(max_size=80))
 def test_whatever_is_no_sealed_value_is_refused_with_the_one_error(text: str) -> None:
     for sealed in (text, f"ks1.1.{text}", f"ks1.{text}"):
