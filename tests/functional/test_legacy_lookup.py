@@ -256,6 +256,44 @@ def test_files_that_were_imported_as_they_are_are_not_read_at_all(
     assert reads == []
 
 
+def test_files_that_keep_changing_are_read_again_for_a_signup_only(
+    app: Flask, folder: LegacyFolder, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(legacy_lookup, "_MOST_OF_THE_TIME", 1_000_000)
+    for number in range(3):
+        folder.second_factors({"nobody": {"secret": "", "enabled": False, "n": number}})
+        assert sign_in(browser(app), f"nobody{number}", "a password").status_code == 422
+    assert len(reads) == 1
+    folder.users({"zoe": record()})
+    form = {"name": "X", "username": "Zoe", "password": NEW_PASSWORD, "confirm": NEW_PASSWORD}
+    assert browser(app).post_form("/signup", form).status_code == 422
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_the_keys_page_and_a_reveal_cost_no_more_with_a_predecessor(
+    app: Flask, folder: LegacyFolder, statements: list[str], imported: bool
+) -> None:
+    visitor = browser(app)
+    sign_in(visitor, "ann", "old password")
+    folder.users({"Ann": record(api_keys={"google": folder.token("added there later")})})
+    if imported:
+        with app.app_context():
+            migrate_api_keys_from_json_to_db()
+    token = visitor.csrf_token("/keys")
+    statements.clear()
+    page = visitor.get("/keys").text
+    assert f'data-key="google" data-state="{"saved" if imported else "legacy"}"' in page
+    assert len(statements) <= 4
+    headers = {"Origin": "http://localhost", "HX-Request": "true"}
+    for name in ("openai", "google"):
+        statements.clear()
+        data = {"csrf_token": token}
+        answer = visitor.post(f"/keys/{name}/reveal", data=data, headers=headers)
+        assert answer.status_code == 200
+        assert len(statements) <= 6
+
+
 def test_ensuring_creates_and_never_changes(app: Flask) -> None:
     digest = sha256_of("first").upper()
     with app.app_context():
