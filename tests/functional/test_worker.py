@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from devserver.embedded_redis import EmbeddedRedis
 from tests import long_job
 from tests.conftest import MakeSettings
+from tests.legacy_folder import SAMPLE
 from tests.worker_process import StartWorker, until
 from webapp import create_app, queues
 from webapp.db import db, dispose_engines
@@ -140,6 +141,28 @@ def test_with_redis_down_a_run_waits_in_the_database(
         assert current(run_id).status == "pending"
         own_redis.start()
         assert_done(run_id)
+
+
+@on_sqlite
+def test_with_redis_down_the_import_waits_in_the_database(
+    app_with_own_redis: Flask, own_redis: Starts, start_worker: StartWorker
+) -> None:
+    def the_import() -> Run | None:
+        db.session.rollback()
+        found = runs.latest(runs.LEGACY_IMPORT)
+        db.session.rollback()
+        return found
+
+    with app_with_own_redis.app_context():
+        worker = start_worker(REDIS_URL=own_redis.url, LEGACY_DIR=str(SAMPLE))
+        until(lambda: the_import() and "worker_waits_for_redis" in worker.log)
+        waiting = the_import()
+        assert waiting is not None
+        assert waiting.status == "pending"
+        own_redis.start()
+        until(lambda: current(waiting.id).finished_at, 40)
+        run = current(waiting.id)
+        assert (run.status, run.counts["users_created"]) == ("finished", 6)
 
 
 @on_sqlite
