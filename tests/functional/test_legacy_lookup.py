@@ -1,7 +1,7 @@
 """People whom the import has not reached yet: they sign in and read their keys from the files."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from tests.conftest import MakeSettings
 from tests.legacy_folder import LegacyFolder, record, sha256_of
-from tests.people import browser, code_at, events, is_signed_in, sign_in
+from tests.people import add_person, browser, code_at, events, is_signed_in, sign_in
 from tests.visitor import Visitor
 from webapp import create_app
 from webapp.clock import now
 from webapp.db import db, dispose_engines
+from webapp.legacy.records import LegacyUser
 from webapp.legacy.users_json import Snapshot, open_snapshot
 from webapp.models import User
-from webapp.services import legacy_lookup
+from webapp.services import legacy_accounts, legacy_lookup
 from webapp.services.accounts import ensure_user_in_database
 from webapp.services.keys import (
     UnknownUser,
@@ -28,6 +30,7 @@ from webapp.services.keys import (
     save_user_api_key,
 )
 from webapp.services.legacy_migration import migrate_api_keys_from_json_to_db, preview_import
+from webapp.services.legacy_rows import create_accounts
 
 SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
 NEW_PASSWORD = "seven quiet lanterns"
@@ -330,6 +333,22 @@ def test_however_many_sign_in_at_once_one_account_is_made(app: Flask) -> None:
         assert list(pool.map(one, range(4))) == [303] * 4
     assert usernames(app) == ["Ann"]
     assert [event.event for event in events(app, "account")] == ["account.imported"]
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)  # SQLite has one writer
+def test_an_account_that_somebody_makes_at_the_same_moment_is_left_as_it_is(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create(session: Session, users: Sequence[LegacyUser]) -> None:
+        with ThreadPoolExecutor(1) as somebody:
+            somebody.submit(add_person, app, "ann", name="first").result()
+        create_accounts(session, users)
+
+    monkeypatch.setattr(legacy_accounts, "create_accounts", create)
+    with app.app_context():
+        assert ensure_user_in_database("ann", sha256_of("old password")).name == "first"
+        assert get_user_api_keys("ann").sources["openai"] == "legacy"
+    assert usernames(app) == ["ann"]
 
 
 def test_after_the_import_the_old_password_works_and_its_digest_does_not(app: Flask) -> None:
