@@ -140,6 +140,13 @@ def test_a_disabled_account_is_out_at_once(app: Flask, amira: Visitor) -> None:
     assert sign_in(browser(app)).status_code == 422
 
 
+def test_a_disabled_account_is_out_whoever_disabled_it(app: Flask, amira: Visitor) -> None:
+    with app.app_context(), transaction() as session:
+        session.execute(update(User).values(disabled_at=now()))
+    assert len(sessions(app)) == 1
+    assert not is_signed_in(amira)
+
+
 def test_a_role_counts_from_the_next_request(app: Flask, amira: Visitor) -> None:
     assert amira.get("/admin").status_code == 403
     with app.app_context(), transaction() as session:
@@ -225,6 +232,17 @@ def test_after_each_step_the_id_of_before_is_worth_nothing(app: Flask, step: str
         assert renewed.created_at == opened.created_at, "the absolute limit stays where it was"
 
 
+def test_a_form_of_before_a_step_is_worth_nothing_after_it(app: Flask) -> None:
+    add_person(app)
+    visitor = browser(app)
+    token = visitor.csrf_token("/login")
+    sign_in(visitor)
+    form = {"csrf_token": token, "value": SECRET}
+    answer = visitor.post("/keys/openai", data=form, headers={"Origin": "http://localhost"})
+    assert answer.status_code == 400
+    assert visitor.post_form("/keys/openai", {"value": SECRET}, page="/keys").status_code == 303
+
+
 @pytest.mark.parametrize("act", ["touch", "renew"])
 def test_a_request_in_flight_does_not_revive_a_session_that_ended(
     app: Flask, amira: Visitor, act: str
@@ -241,6 +259,12 @@ def test_a_request_in_flight_does_not_revive_a_session_that_ended(
             with pytest.raises(SessionEnded):
                 renew(sid, "full", authenticated=True)
     assert sessions(app) == []
+
+
+def test_a_session_whose_time_is_over_is_not_renewed(app: Flask, amira: Visitor) -> None:
+    sid = cookie_of(app, amira)["sid"]
+    with app.app_context(), frozen(now() + timedelta(minutes=61)), pytest.raises(SessionEnded):
+        renew(sid, authenticated=True)
 
 
 def test_of_two_renewals_at_once_one_has_the_session(app: Flask, amira: Visitor) -> None:

@@ -6,12 +6,14 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask
+from sqlalchemy import select
 
 from tests.conftest import MakeSettings
 from tests.people import PASSWORD, add_person, browser, events, is_signed_in, sign_in
 from webapp import create_app
 from webapp.clock import frozen, now
-from webapp.db import dispose_engines
+from webapp.db import db, dispose_engines
+from webapp.models import LoginAttempt
 from webapp.services import login
 from webapp.services.errors import ServiceError
 
@@ -171,6 +173,13 @@ def test_refusals_are_audited_once_a_minute(app: Flask) -> None:
         guess(app)
     assert len(events(app, "login.throttled")) == 1
     assert len(events(app, "login.failed")) == 5
+
+
+def test_who_signs_up_is_not_counted(app: Flask) -> None:
+    form = {"username": "zoe", "password": PASSWORD, "confirm": PASSWORD}
+    assert browser(app).post_form("/signup", form).status_code == 303
+    with app.app_context():
+        assert db.session.scalars(select(LoginAttempt.succeeded)).all() == [True]
 
 
 def test_asking_for_names_in_use_counts(app: Flask) -> None:

@@ -142,9 +142,10 @@ def test_a_secret_that_does_not_open_lets_nobody_past(app: Flask, amira: Visitor
     with app.app_context(), transaction() as session:
         session.execute(delete(DataKey))
         session.execute(delete(KeyringCheck))
-    answer = amira.post_form("/login/verify", {"code": code_at(now())})
-    assert answer.status_code == 503
-    assert "Tell an admin" in answer.text
+    for _ in range(7):  # that is no guess
+        answer = amira.post_form("/login/verify", {"code": code_at(now())})
+        assert answer.status_code == 503
+        assert "Tell an admin" in answer.text
     assert not is_signed_in(amira)
 
 
@@ -212,7 +213,7 @@ def test_setting_it_up(app: Flask) -> None:
     assert len(secret) == 32
     assert enrolment(visitor) == secret, "a reload shows the same one"
     assert user(app).totp_enabled_at is None
-    with frozen(now()):
+    with frozen(now() + timedelta(minutes=1)):
         wrong = visitor.post_form("/account/totp", {"code": code_at(now(), steps=5, secret=secret)})
         assert wrong.status_code == 422
         sid = cookie_of(app, visitor)
