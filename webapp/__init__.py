@@ -6,7 +6,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from webapp import blueprints, cli, db, extensions, log
 from webapp.config import ROOT, Settings, load_environ
 from webapp.services import keyring
-from webapp.web import errors, gate, headers, identity, request_log
+from webapp.web import errors, gate, headers, identity, request_log, static_files
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -16,13 +16,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     settings = settings or Settings.from_environ(load_environ())
     log.configure(settings.log_format)
-    app = Flask(
-        __name__, template_folder=str(ROOT / "templates"), static_folder=str(ROOT / "static")
-    )
+    app = Flask(__name__, template_folder=str(ROOT / "templates"), static_folder=None)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.extensions["keystay_settings"] = settings
     app.config.from_mapping(
         SECRET_KEY=settings.secret_key,
+        PROVIDE_AUTOMATIC_OPTIONS=False,
         TRUSTED_HOSTS=list(settings.trusted_hosts) or None,
         MAX_CONTENT_LENGTH=256 * 1024,
         MAX_FORM_MEMORY_SIZE=256 * 1024,
@@ -46,6 +45,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     identity.init_app(app)
     gate.init_app(app)
     extensions.init_app(app)
+    static_files.init_app(app, ROOT / "static")
     headers.init_app(app)
     errors.init_app(app)
     blueprints.init_app(app)

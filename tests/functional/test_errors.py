@@ -3,18 +3,14 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from tests.conftest import MakeSettings
-from tests.deployment import PRODUCTION
-from tests.people import add_person, browser, signed_in
+from tests.people import add_person, signed_in
 from tests.visitor import Visitor
-from webapp import create_app
-from webapp.db import dispose_engines, transaction
+from webapp.db import transaction
 from webapp.services.keys import save_user_api_key
 
 HTMX = {"HX-Request": "true"}
@@ -37,61 +33,6 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ZeroDivisionError(f"a bug that quotes {SECRET}")
 
     monkeypatch.setattr("webapp.blueprints.keys.list_keys", fail)
-
-
-@pytest.fixture
-def headers_of(app: Flask, amira: Visitor) -> Iterator[dict[str, dict[str, str]]]:
-    """The headers of all sorts of answers."""
-    answers = {
-        path: amira.get(path) for path in ("/login", "/keys", "/nowhere", "/healthz", "/admin")
-    }
-    answers["fragment"] = amira.get("/keys", headers=HTMX)
-    answers["static"] = amira.get("/static/css/base.css")
-    answers["400"] = amira.post("/keys/openai")
-    answers["redirect"] = browser(app).get("/keys")
-    yield {name: dict(answer.headers) for name, answer in answers.items()}
-    for answer in answers.values():
-        answer.close()
-
-
-def test_every_answer_has_the_headers_that_protect_it(
-    headers_of: dict[str, dict[str, str]],
-) -> None:
-    for name, headers in headers_of.items():
-        policy = headers["Content-Security-Policy"]
-        assert "default-src 'none'" in policy, name
-        assert "frame-ancestors 'none'" in policy, name
-        assert "unsafe" not in policy, name
-        assert headers["X-Content-Type-Options"] == "nosniff", name
-        assert headers["Referrer-Policy"] == "same-origin", name
-        assert headers["Cross-Origin-Opener-Policy"] == "same-origin", name
-        assert headers["Cross-Origin-Resource-Policy"] == "same-origin", name
-        assert "Access-Control-Allow-Origin" not in headers, name
-        assert len(headers["X-Request-Id"]) == 16, name
-        if name == "static":
-            assert headers["Cache-Control"] == "public, max-age=3600"
-        else:
-            assert headers["Cache-Control"] == "no-store", name
-            assert "HX-Request" in headers["Vary"], name
-
-
-def test_over_https_the_browser_is_to_stay_there(make_settings: MakeSettings) -> None:
-    app = create_app(make_settings(KEYSTAY_ENV="production", TRUSTED_PROXIES="1", **PRODUCTION))
-    ask = app.test_client().get
-    host = {"Host": "keys.example.com"}
-    secure = ask("/login", headers={**host, "X-Forwarded-Proto": "https"})
-    assert "max-age=63072000" in secure.headers["Strict-Transport-Security"]
-    assert "Strict-Transport-Security" not in ask("/login", headers=host).headers
-    for path in ("/login", "/keys", "/nowhere"):
-        elsewhere = ask(path, headers={"Host": "evil.example"})
-        assert elsewhere.status_code == 400
-        assert elsewhere.mimetype == "text/plain"
-        assert "Content-Security-Policy" in elsewhere.headers
-    for path in ("/healthz", "/readyz"):
-        by_address = ask(path, headers={"Host": "10.1.2.3:8000"})
-        assert by_address.status_code == 200
-        assert by_address.json is not None
-    dispose_engines(app)
 
 
 @pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "fragment"])

@@ -53,6 +53,13 @@ def test_all_is_well(client: Visitor) -> None:
     assert client.head("/healthz").status_code == client.head("/readyz").status_code == 200
 
 
+@pytest.mark.environ(TRUSTED_HOSTS="keys.example.com")
+def test_probes_may_ask_by_address(client: Visitor) -> None:
+    for path in ("/healthz", "/readyz"):
+        assert client.get(path, headers={"Host": "10.1.2.3:8000"}).status_code == 200
+    assert client.get("/login", headers={"Host": "10.1.2.3:8000"}).status_code == 400
+
+
 @pytest.mark.parametrize("url", ["", "redis://127.0.0.1:1", "unix:///nowhere/redis.sock"])
 def test_without_redis_it_is_degraded_and_serves(make_settings: MakeSettings, url: str) -> None:
     app = create_app(make_settings(REDIS_URL=url))

@@ -2,6 +2,8 @@
 
 from flask import Flask, Response, request
 
+from webapp.web import static_files
+
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -37,8 +39,8 @@ def init_app(app: Flask) -> None:
             response.headers.setdefault(name, value)
         if request.is_secure:
             response.headers.setdefault("Strict-Transport-Security", _HSTS)
-        if request.endpoint == "static":
-            response.headers["Cache-Control"] = "public, max-age=3600"
+        if static_files.is_file(response):
+            response.headers["Cache-Control"] = static_files.cache_control()
         else:
             response.headers["Cache-Control"] = "no-store"
             response.vary.add("HX-Request")
