@@ -4,6 +4,7 @@ A process compares its keys with `keyring_checks` before it serves and before it
 changed master key is noticed at once and not when somebody misses a value.
 """
 
+from collections.abc import Collection
 from typing import cast
 
 from flask import Flask, current_app
@@ -19,7 +20,10 @@ from webapp.private_files import create_once
 from webapp.services.errors import ServiceError
 
 _FIRST_ID = "k1"
-_GONE = "the master keys are missing: {} is gone, but sealed data exists; put it back"
+_GONE = (
+    "master key {} is missing: the file master.keys in INSTANCE_DIR is gone, but sealed data"
+    " exists; put it back"
+)
 
 
 class KeyringRefused(ServiceError):
@@ -61,7 +65,7 @@ def check_keyring() -> None:
     with transaction():
         # A write transaction from the start: two processes that boot at once register in turn.
         known = _known_checks()
-        keyring = _keyring_or_new(nothing_sealed=not known)
+        keyring = _keyring_or_new(known)
         problems = _problems(keyring, known)
         if problems:
             raise KeyringRefused(problems)
@@ -76,7 +80,8 @@ def keyring_problems() -> list[str]:
     keyring = current_app.extensions.get("keystay_keyring")
     known = _known_checks()
     if keyring is None:
-        return [_GONE.format(_settings().master_keys_path)] if known else []
+        # A file that another process made meanwhile is read, and compared, when it is first needed.
+        return [] if _settings().master_keys_path.exists() else _gone(known)
     return _problems(cast("Keyring", keyring), known)
 
 
@@ -96,13 +101,17 @@ def _settings() -> Settings:
     return cast("Settings", current_app.extensions["keystay_settings"])
 
 
-def _keyring_or_new(*, nothing_sealed: bool) -> Keyring:
+def _gone(known: Collection[str]) -> list[str]:
+    return [_GONE.format(key_id) for key_id in sorted(known)]
+
+
+def _keyring_or_new(known: Collection[str]) -> Keyring:
     keyring = current_app.extensions.get("keystay_keyring")
     if keyring is not None:
         return cast("Keyring", keyring)
     path = _settings().master_keys_path
-    if not path.exists() and not nothing_sealed:
-        raise KeyringRefused([_GONE.format(path)])
+    if not path.exists() and known:
+        raise KeyringRefused(_gone(known))
     return _parse(create_once(path, str(MasterKey.generate(_FIRST_ID))))
 
 
