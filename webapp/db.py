@@ -276,8 +276,10 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "do_connect")
     def create_private(*_: object) -> None:
+        # Never open one that is there: closing it would drop the locks of this process's other
+        # connections (fcntl(2)), and who leaves "last" would delete the log that they write to.
         with suppress(OSError):  # the driver's own error says it better
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
     @event.listens_for(engine, "connect")
     def connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:

@@ -1,6 +1,8 @@
 """The one way to write: all of it or nothing, and never outside of transaction()."""
 
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -10,7 +12,7 @@ from flask import Flask
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
-from webapp.db import NoTransaction, after_commit, db, transaction
+from webapp.db import VERIFICATION, NoTransaction, after_commit, db, transaction
 from webapp.models import KeyringCheck, User
 
 SECRET = "sk-that-no-message-may-repeat"
@@ -215,6 +217,29 @@ def test_sqlite_is_durable_private_and_checks_references(tmp_path: Path) -> None
     assert {file.name for file in files} >= {"keystay.db", "keystay.db-wal", "keystay.db-writers"}
     made = [file for file in files if file.name != "keystay.db"]  # that one is the test's copy
     assert {stat.S_IMODE(file.stat().st_mode) for file in made} == {0o600}
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_process_that_comes_and_goes_takes_no_file_from_one_that_stays(tmp_path: Path) -> None:
+    """The last one to leave deletes the write-ahead log; who stays would write into a ghost."""
+    database = tmp_path / "keystay.db"
+    add("alice")
+    with db.engines[VERIFICATION].connect():
+        assert names_seen_by_another_process(database) == ["alice"]
+        add("bob")
+        assert names_seen_by_another_process(database) == ["alice", "bob"]
+
+
+def names_seen_by_another_process(database: Path) -> list[str]:
+    program = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]);"
+        "print(*(row[0] for row in connection.execute('SELECT username FROM users ORDER BY id')));"
+        "connection.close()"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program, database], check=True, capture_output=True, text=True
+    )
+    return found.stdout.split()
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
