@@ -47,12 +47,26 @@ forwarder_headers = ""
 
 
 class ApplicationLog(glogging.Logger):  # type: ignore[misc]
-    """Hands gunicorn's messages to the application's log, so that there is one format."""
+    """Hands gunicorn's messages to the application's log, so that there is one format.
+
+    They quote what was sent where it is not HTTP, and the address of what failed. Neither is kept:
+    the rest of a form whose length was wrong is read as the next request.
+    """
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         self.error_log.handlers.clear()
         self.error_log.propagate = True
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        if msg.startswith("Invalid request from "):
+            msg = ": ".join(msg.split(": ")[:2])
+        super().warning(msg, *args, **kwargs)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        if msg.startswith("Error handling request"):
+            msg, args = "Error handling request", ()
+        super().exception(msg, *args, **kwargs)
 
 
 logger_class = ApplicationLog

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 import structlog
 from flask import Flask, Response, current_app, make_response, redirect, request, url_for
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from webapp.services import audit, sessions
 from webapp.services.errors import ServiceError
@@ -108,7 +109,7 @@ def _check() -> Response | None:
     if request.endpoint is None:
         return None  # 404 or 405, which Flask raises next
     _refuse_cross_site()
-    _refuse_other_encodings()
+    _refuse_other_encodings(_body())
     access = access_of(current_app, request.endpoint)
     if access == "public":
         return None
@@ -136,7 +137,21 @@ def _refuse_cross_site() -> None:
         _reject()
 
 
-def _refuse_other_encodings() -> None:
+def _body() -> bytes:
+    """Read the whole body, which is kept for the form. Raises BadRequest for one that is torn.
+
+    The error of the server that reads it quotes what was sent, and must not reach the log.
+    """
+    try:
+        return request.get_data()
+    except HTTPException:
+        raise
+    except Exception as error:
+        _log.warning("body cannot be read", reason=type(error).__name__)
+        raise BadRequest from None
+
+
+def _refuse_other_encodings(body: bytes) -> None:
     """Raise NotUtf8 where Werkzeug would turn the bytes into their percent-encoded form, or fail.
 
     It puts a replacement character into the fields of a multipart form, which forms refuse.
@@ -144,7 +159,7 @@ def _refuse_other_encodings() -> None:
     try:
         request.query_string.decode("utf-8")
         if request.mimetype == "application/x-www-form-urlencoded":
-            unquote_to_bytes(request.get_data()).decode("utf-8")
+            unquote_to_bytes(body).decode("utf-8")
     except UnicodeDecodeError:
         raise NotUtf8 from None
 

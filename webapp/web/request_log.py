@@ -52,6 +52,7 @@ def init_app(app: Flask) -> None:
     @app.teardown_request
     def forget(error: BaseException | None) -> None:
         # The next thing that this thread does is somebody else's.
+        structlog.contextvars.clear_contextvars()
         set_actor(NOBODY)
 
 
