@@ -45,8 +45,8 @@ def use_everything(stack: Stack) -> list[str]:
     assert person.post("/signup", form).status == 303
     person.get("/keys")
     for name, value in VALUES.items():
-        assert person.save(name, f"{value} first") == 1
-        assert person.save(name, value) == 2
+        assert person.save(name, f"{value} first").version == 1
+        assert person.save(name, value).version == 2
     assert person.post("/keys/smtp", SMTP).status == 303
     assert person.post("/keys/openai", {"value": f"{REFUSED}-***"}).status == 422
     assert VALUES["openai"] in person.post("/keys/openai/reveal", htmx=True).text
