@@ -34,6 +34,7 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ks-pg-", dir="/tmp"))
+        self.log = self._folder / "log"
         self.data = Path(tempfile.mkdtemp(prefix="ks-pg-data-", dir=_data_root()))
         package = _package()
         self._as_user: dict[str, object] = {}
@@ -49,8 +50,17 @@ class PostgresServer:
     def start(self) -> Self:
         """Make the cluster, start the server and wait until it answers."""
         self._run_initdb()
+        try:
+            self.resume()
+        except psycopg.OperationalError:
+            self.stop()
+            raise
+        return self
+
+    def resume(self) -> None:
+        """Start the server on the cluster that is there and wait until it answers."""
         options = [text for name, value in _FAST.items() for text in ("-c", f"{name}={value}")]
-        with (self._folder / "log").open("wb") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # type: ignore[call-overload]
                 [self._binaries / "postgres", "-D", self.data, "-k", self.data, *options],
                 stdout=log,
@@ -65,14 +75,13 @@ class PostgresServer:
                 self._connect().close()
             except psycopg.OperationalError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
-                    self.stop()
                     raise
                 time.sleep(0.02)
             else:
-                return self
+                return
 
-    def stop(self) -> None:
-        """Disconnect everybody, end the server and remove its files."""
+    def halt(self) -> None:
+        """Disconnect everybody and end the server; its files stay."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
@@ -80,6 +89,10 @@ class PostgresServer:
             except subprocess.TimeoutExpired:
                 self._process.send_signal(signal.SIGQUIT)
                 self._process.wait()
+
+    def stop(self) -> None:
+        """End the server and remove its files."""
+        self.halt()
         shutil.rmtree(self.data, ignore_errors=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -99,6 +112,14 @@ class PostgresServer:
     def drop(self, database: str) -> None:
         """Drop `database`, whoever is connected."""
         self._execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+
+    def disconnect_all(self, database: str) -> None:
+        """End the server's side of every connection to `database`."""
+        with self._connect() as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                (database,),
+            )
 
     def _execute(self, statement: sql.Composed) -> None:
         with self._connect() as connection:

@@ -1,4 +1,4 @@
-"""The real stack on each database."""
+"""The real stack on each database, and a PostgreSQL to stop and to look into."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import PostgresServer
 from tests.stack import Stack
 
 StartStack = Callable[..., Stack]
@@ -27,3 +28,11 @@ def start_stack(database_url: str, tmp_path: Path) -> Iterator[StartStack]:
     yield start
     for stack in started:
         stack.__exit__()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server for this test alone."""
+    server = PostgresServer().start()
+    yield server
+    server.stop()

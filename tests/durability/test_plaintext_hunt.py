@@ -1,170 +1,136 @@
-"""Nothing secret stands in clear in database, WAL, Redis, logs or temporary files."""
+"""Nothing secret stands in clear, or merely encoded, in database, WAL, Redis, logs or files."""
 
 import base64
 import json
-import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import cast
 from urllib.parse import quote
 
 import pytest
+from flask_migrate import upgrade
 from redis import Redis
-from sqlalchemy import inspect, text
+from rq import Queue
+from rq.serializers import JSONSerializer
+from sqlalchemy import inspect, text, update
+from sqlalchemy.exc import DataError
 
-from tests.browser import sample
-from tests.conftest import ENVIRON
-from tests.durability.conftest import StartStack
-from tests.http_person import HttpPerson
-from tests.people import code_at
+from tests.durability import secrets_in_use
+from tests.plaintext import Needles
 from tests.servers import PostgresServer
 from tests.stack import LEGACY_SAMPLE, Stack
-from webapp.clock import now
-from webapp.db import db
-from webapp.services.runs import CONSISTENCY_CHECK, LEGACY_IMPORT
+from webapp.db import db, transaction
+from webapp.models import User
+from webapp.services.runs import LEGACY_IMPORT
 
 pytestmark = pytest.mark.durability
 
-MARKER = "a marker that is no secret 4711"
-PASSWORD = "nine violet umbrellas hum"
-VALUES = {
-    "openai": "sk-hunted-openai-0123456789",
-    "slack": "https://hooks.slack.com/services/T0/B0/hunted",
-    "my_own": "hunted custom value with ünicode",
-}
-REFUSED = "sk-hunted-and-refused"
-SMTP = {"host": "mail.hunted.example", "port": "587", "user": "u", "password": "hunted mail word"}
-
-
-def use_everything(stack: Stack) -> list[str]:
-    """Do all that people do, and return every secret that was on its way."""
-    person = HttpPerson(stack.port)
-    person.get("/signup")
-    form = {"name": MARKER, "username": "hunted", "password": PASSWORD, "confirm": PASSWORD}
-    assert person.post("/signup", form).status == 303
-    person.get("/keys")
-    for name, value in VALUES.items():
-        assert person.save(name, f"{value} first").version == 1
-        assert person.save(name, value).version == 2
-    assert person.post("/keys/smtp", SMTP).status == 303
-    assert person.post("/keys/openai", {"value": f"{REFUSED}-***"}).status == 422
-    assert VALUES["openai"] in person.post("/keys/openai/reveal", htmx=True).text
-    assert person.post("/keys/slack/delete").status == 303
-    page = person.get("/account/totp").text
-    totp = (
-        page.partition('id="totp-secret"')[2].partition(">")[2].partition("<")[0].replace(" ", "")
-    )
-    assert len(totp) == 32
-    assert person.post("/account/totp", {"code": code_at(now(), secret=totp)}).status == 303
-    amira = HttpPerson(stack.port)
-    amira.sign_in("amira", sample.PASSWORDS["amira"])
-    amira.save("google", VALUES["openai"] + " of amira")
-    cookies = [value for one in (person, amira) for value in one.cookies.values()]
-    return [*VALUES.values(), *SMTP.values(), REFUSED, PASSWORD, totp, *cookies]
-
-
-def secrets_of_the_sample() -> Iterator[str]:
-    users = json.loads((LEGACY_SAMPLE / "users.json").read_text(encoding="utf-8"))["users"]
-    for username, record in users.items():
-        yield sample.PASSWORDS[username]
-        if not record["password_hash"].startswith("$"):
-            yield record["password_hash"].lower()
-            yield record["password_hash"].upper()
-        for name, stored in record.get("api_keys", {}).items():
-            if stored and (username, name) != ("emre", "google"):
-                yield sample.value(username, name)
-    yield sample.totp_secret("ben")
-    yield (LEGACY_SAMPLE / ".encryption_key").read_text().strip()
-
-
-def forms(secret: str) -> set[bytes]:
-    """How a secret can be written down."""
-    data = secret.encode()
-    encoded = base64.b64encode(data).rstrip(b"=")[:-1]
-    return {
-        data,
-        json.dumps(secret)[1:-1].encode(),
-        quote(secret).encode(),
-        encoded,
-        encoded.replace(b"+", b"-").replace(b"/", b"_"),
-        data.hex().encode(),
-        secret.encode("utf-16-le"),
-    }
-
-
-def in_redis(url: str) -> Iterator[bytes]:
-    """Everything that Redis holds, and what is in it: RQ compresses what it stores."""
-    with Redis.from_url(url) as connection:
-        for key in connection.scan_iter():
-            yield cast("bytes", key)
-            yield cast("bytes", connection.dump(key))
-            if connection.type(key) == b"hash":
-                for field in cast("dict[bytes, bytes]", connection.hgetall(key)).values():
-                    yield field
-                    with suppress(zlib.error):
-                        yield zlib.decompress(field)
-
-
-def in_database(stack: Stack) -> bytes:
-    """Every column of every table, as text."""
-    with stack.app.app_context():
-        connection = db.session.connection()
-        rows = [
-            repr(tuple(bytes(v) if isinstance(v, memoryview) else v for v in row))
-            for table in inspect(connection).get_table_names()
-            for row in connection.execute(text(f"SELECT * FROM {table}"))
-        ]
-        db.session.rollback()
-    return "\n".join(rows).encode()
-
-
-def in_files(*folders: Path) -> Iterator[tuple[str, bytes]]:
-    for folder in folders:
-        for file in folder.rglob("*"):
-            if file.is_file() and not file.is_symlink():
-                yield str(file), file.read_bytes()
+PLANTED = "a marker, planted in each of the places; no secret"
+_OF_THE_SERVER = ("base/1/", "base/4/", "base/5/")
+"""PostgreSQL's own databases, in which nobody writes."""
 
 
 @pytest.fixture
-def data_folder(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Where the database server keeps its files, write-ahead log included."""
+def server(database_kind: str, request: pytest.FixtureRequest) -> PostgresServer | None:
     if database_kind == "sqlite":
-        return tmp_path
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    return server.data
+        return None
+    server: PostgresServer = request.getfixturevalue("own_postgres")
+    return server
 
 
-def test_nothing_secret_is_written_in_clear(start_stack: StartStack, data_folder: Path) -> None:
-    stack = start_stack(legacy=LEGACY_SAMPLE).start_web().start_worker()
+@pytest.fixture
+def stack(server: PostgresServer | None, tmp_path: Path) -> Iterator[Stack]:
+    sqlite = tmp_path / "instance" / "keystay.db"
+    url = server.create("keystay") if server else f"sqlite:///{sqlite}"
+    with Stack(tmp_path, url, legacy=LEGACY_SAMPLE) as stack:
+        with stack.app.app_context():
+            upgrade()
+        with Redis.from_url(stack.redis.url) as client:
+            # So that all that ever goes through Redis stands in a file.
+            client.config_set("appendonly", "yes")
+            client.config_set("rdbcompression", "no")
+        yield stack.start_web().start_worker()
+
+
+def test_nothing_secret_is_written_in_clear(stack: Stack, server: PostgresServer | None) -> None:
     stack.wait_for_run(LEGACY_IMPORT)
-    stack.wait_for_run(CONSISTENCY_CHECK)
-    secrets = use_everything(stack)
-    secrets += list(secrets_of_the_sample())
-    secrets += [ENVIRON["SECRET_KEY"], ENVIRON["MASTER_KEYS"].partition(":")[2]]
-    with stack.app.app_context(), Redis.from_url(stack.redis.url) as connection:
-        connection.hset("marked", "data", zlib.compress(MARKER.encode()))
-        connection.save()
-    places = {
-        "database": in_database(stack),
-        "redis": b"\n".join(in_redis(stack.redis.url)),
-        "log": stack.log().encode(),
-        **{
-            name: content
-            for name, content in in_files(data_folder, stack.folder)
-            if not name.startswith(str(stack.legacy_dir))
-        },
+    secrets = secrets_in_use.use_everything(stack)
+    secrets |= secrets_in_use.of_the_sample()
+    secrets |= secrets_in_use.of_the_installation(stack)
+    planted_in = plant(stack, server)
+    needles = Needles(secrets | {"planted": PLANTED})
+    found = {
+        (place, label) for place, data in places(stack, server) for label in needles.found_in(data)
     }
-    # The search itself: what is no secret is found in each of the places.
-    assert MARKER.encode() in places["database"]
-    assert MARKER.encode() in places["redis"]
-    assert b"keystay.request" in places["log"]
-    assert any(MARKER.encode() in places[name] for name in places if "/" in name)
-    found = [
-        (place, secret)
-        for secret in secrets
-        if len(secret) > 4
-        for place, content in places.items()
-        if any(form in content for form in forms(secret))
-    ]
-    assert found == []
+    assert {(place, label) for place, label in found if label != "planted"} == set()
+    seen = {place for place, label in found}
+    for place in planted_in:
+        assert any(name.startswith(place) for name in seen), f"the hunt does not see {place}"
+
+
+def places(stack: Stack, server: PostgresServer | None) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of everything that Keystay, Redis and the database write."""
+    yield from _files(stack.folder)
+    yield from _tables(stack)
+    with Redis.from_url(stack.redis.url) as client:
+        for key in client.scan_iter():
+            yield "Redis", key + b"\n" + (client.dump(key) or b"")
+            if client.type(key) == b"hash":
+                for part in (part for item in client.hgetall(key).items() for part in item):
+                    yield "Redis", part
+    if server:
+        yield "server log", server.log.read_bytes()
+        yield from _files(server.data)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for file in folder.rglob("*"):
+        name = str(file.relative_to(folder))
+        if file.is_file() and not name.startswith(("legacy/", *_OF_THE_SERVER)):
+            yield name, file.read_bytes()
+
+
+def _tables(stack: Stack) -> Iterator[tuple[str, bytes]]:
+    """Yield every column of every row, as a dump of the database would have it."""
+    with stack.app.app_context():
+        connection = db.session.connection()
+        for table in inspect(connection).get_table_names():
+            rows = connection.execute(text(f'SELECT * FROM "{table}"'))
+            yield f"table {table}", b"\n".join(_content(value) for row in rows for value in row)
+        db.session.rollback()
+
+
+def _content(value: object) -> bytes:
+    if isinstance(value, bytes | memoryview):
+        return bytes(value)
+    return (json.dumps(value) if isinstance(value, dict | list) else str(value)).encode()
+
+
+def plant(stack: Stack, server: PostgresServer | None) -> list[str]:
+    """Write PLANTED everywhere, each time in another form; return how those places' names begin."""
+    (stack.folder / "instance" / "planted").write_bytes(PLANTED.encode("utf-16-le"))
+    (stack.folder / "tmp" / "planted").write_text(PLANTED.encode().hex())
+    for log, form in (("web", quote(PLANTED)), ("worker", _base64(f"({PLANTED})"))):
+        with (stack.folder / "logs" / f"{log}.log").open("a") as file:
+            file.write(form)
+    with Redis.from_url(stack.redis.url) as client:
+        Queue("planted", connection=client, serializer=JSONSerializer).enqueue("f", PLANTED)
+        client.save()
+    with stack.app.app_context():
+        with transaction() as session:
+            session.execute(update(User).where(User.username == "hunted").values(name=PLANTED))
+        everywhere = [
+            "instance/planted", "tmp/planted", "logs/web.log", "logs/worker.log",
+            "redis/appendonly.aof", "redis/dump.rdb", "Redis", "table users",
+        ]  # fmt: skip
+        if server:
+            with pytest.raises(DataError):
+                db.session.execute(text(f"SELECT CAST('{PLANTED}' AS integer)"))
+            db.session.rollback()
+            db.session.execute(text("CHECKPOINT"))
+            return [*everywhere, "base/", "pg_wal/", "server log"]
+        db.session.execute(text("PRAGMA wal_checkpoint(PASSIVE)"))
+        return [*everywhere, "instance/keystay.db", "instance/keystay.db-wal"]
+
+
+def _base64(clear: str) -> str:
+    return base64.b64encode(clear.encode()).decode()
