@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -61,9 +61,10 @@ class Stack:
             self.environ = {**self.environ, "LEGACY_DIR": str(self.legacy_dir)}
         self.worker: WorkerProcess | None = None
         self._web: subprocess.Popen[bytes] | None = None
+        self._redis: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self.redis.start()
+        self.start_redis()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -98,11 +99,19 @@ class Stack:
         until(self._answers, _READY_SECONDS)
         return self
 
-    def start_worker(self) -> Self:
-        self.worker = WorkerProcess(
-            self.environ, self.folder / "logs" / "worker.log", ["worker.py"]
-        )
+    def start_worker(self, program: Sequence[str] = ("worker.py",)) -> Self:
+        self.worker = WorkerProcess(self.environ, self.folder / "logs" / "worker.log", program)
         return self
+
+    def start_redis(self) -> None:
+        """Start Redis, empty; leaving the context ends it."""
+        self._redis = self.redis.start()
+
+    def kill_redis(self) -> None:
+        """kill -9 Redis: what was in it is gone."""
+        assert self._redis is not None
+        self._redis.kill()
+        self._redis.wait()
 
     def kill_web(self) -> None:
         """kill -9 the web server with all of its workers at the same moment."""
