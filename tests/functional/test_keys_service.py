@@ -177,6 +177,27 @@ def test_a_save_that_cannot_be_read_back_is_not_reported(
     assert events.count("key.verification_failed") == 2
 
 
+def test_after_a_save_that_failed_the_key_is_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    save_user_api_key("alice", "openai", SECRET, expires_at=datetime(2030, 1, 1, tzinfo=UTC))
+    before = entry("openai")
+    monkeypatch.setattr(key_store, "is_readable", lambda *_: False)
+    with pytest.raises(SaveNotConfirmed):
+        save_user_api_key("alice", "openai", "another-secret")
+    assert entry("openai") == before
+
+
+def test_a_key_that_was_deleted_meanwhile_stays_so_when_a_save_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save_user_api_key("alice", "openai", SECRET)
+    monkeypatch.setattr(
+        key_store, "is_readable", lambda *_: not delete_user_api_key("alice", "openai")
+    )
+    with pytest.raises(SaveNotConfirmed):
+        save_user_api_key("alice", "openai", "another-secret")
+    assert entry("openai").state == "deleted"
+
+
 def test_the_check_reads_on_a_connection_that_the_save_did_not_use(app: Flask) -> None:
     used: dict[str, set[int]] = {"default": set(), "verification": set()}
 

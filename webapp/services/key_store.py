@@ -191,17 +191,16 @@ def is_readable(owner_id: int, saved: StoredKey) -> bool:
 
 
 def point_back(session: Session, saved: StoredKey, before: StoredKey | None) -> None:
-    """Make what was current before `saved` current again, unless a newer save came in between."""
-    restored = (
-        {
+    """Make the key what it was before `saved`, unless a newer save came in between."""
+    restored: dict[str, object] = {"deleted_at": now()}
+    if before:
+        restored = {
             "current_version": before.version,
             "updated_at": before.updated_at,
-            "deleted_at": before.deleted_at,
             "expires_at": before.expires_at,
         }
-        if before
-        else {"deleted_at": now()}
-    )
+        if before.deleted_at:  # else it stays as it is: somebody may have deleted it meanwhile
+            restored["deleted_at"] = before.deleted_at
     session.execute(
         update(ApiKey)
         .where(ApiKey.id == saved.id, ApiKey.current_version == saved.version)
