@@ -19,7 +19,7 @@ from flask_sqlalchemy import SQLAlchemy
 from psycopg import errors
 from sqlalchemy import BigInteger, DateTime, Engine, Integer, MetaData, event
 from sqlalchemy.engine import URL, Connection, Dialect, ExceptionContext
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, ORMExecuteState, Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -209,6 +209,13 @@ def lock(name: str, session: Session) -> None:
         session.connection().exec_driver_sql(
             "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,)
         )
+
+
+def is_cut_off(error: DBAPIError) -> bool:
+    """Whether the connection broke or could not be made: nothing was wrong with what was asked."""
+    failed = error.orig
+    never_made = isinstance(failed, psycopg.OperationalError) and failed.sqlstate is None
+    return error.connection_invalidated or never_made
 
 
 def dispose_engines(app: Flask) -> None:

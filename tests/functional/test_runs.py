@@ -4,11 +4,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select, text, update
+from sqlalchemy import create_engine, func, select, text, update
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from webapp import clock
@@ -273,6 +274,14 @@ def test_a_lost_connection_leaves_the_run_for_the_next_worker() -> None:
     gone = OperationalError("SELECT 1", {}, Exception(), connection_invalidated=True)
     with pytest.raises(OperationalError), runs.working(lease):
         raise gone
+    assert reload(lease.run_id).status == "running"
+
+
+def test_a_database_that_is_away_leaves_the_run_for_the_next_worker(tmp_path: Path) -> None:
+    lease = runs.take(runs.start(LEGACY_IMPORT).id)
+    away = create_engine(f"postgresql+psycopg://nobody@/none?host={tmp_path}")
+    with pytest.raises(OperationalError), runs.working(lease):
+        away.connect()
     assert reload(lease.run_id).status == "running"
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from webapp import queues
 from webapp.clock import now
-from webapp.db import after_commit, db, transaction
+from webapp.db import after_commit, db, is_cut_off, transaction
 from webapp.models import Run
 from webapp.services import audit
 from webapp.services.errors import ServiceError
@@ -215,7 +215,7 @@ def take(run_id: int) -> Lease:
 def working(lease: Lease) -> Iterator[Lease]:
     """Run the block under `lease` and record how it failed, if it does; errors go on to the caller.
 
-    The block itself ends with `finish`. A connection that broke is not a failure of the run: its
+    The block itself ends with `finish`. A database that went away is not a failure of the run: its
     lease runs out and the next worker goes on with it.
     """
     try:
@@ -229,7 +229,7 @@ def working(lease: Lease) -> Iterator[Lease]:
         _fail_quietly(lease, "It was interrupted by the operator.")
         raise
     except DBAPIError as error:
-        if not error.connection_invalidated:
+        if not is_cut_off(error):
             _fail_quietly(lease, f"The database refused ({type(error).__name__}); see the log.")
         raise
     except Exception as error:
