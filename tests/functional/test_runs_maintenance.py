@@ -49,6 +49,23 @@ def test_sessions_that_ended_are_removed() -> None:
     assert {digest[0] for digest in db.session.scalars(select(LoginSession.digest))} == {0, 1}
 
 
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_what_somebody_holds_is_left_for_the_next_time(app: Flask) -> None:
+    with transaction() as session:
+        for _ in range(2):
+            session.add(LoginAttempt(kind="password", subject=b"s" * 32, at=now() - 9 * DAY))
+    with app.app_context():
+        held = select(LoginAttempt.id).order_by(LoginAttempt.id).limit(1).with_for_update()
+        db.session.execute(held)
+        assert_purged(app, 1)
+    assert_purged(app, 1)
+
+
+def assert_purged(app: Flask, attempts: int) -> None:
+    with app.app_context():
+        assert maintenance.purge()["login_attempts"] == attempts
+
+
 def test_attempts_outside_of_every_window_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "_BATCH", 2)
     with transaction() as session:

@@ -39,7 +39,8 @@ def _purge(
     deleted = 0
     while True:
         with transaction() as session:
-            keys = session.scalars(select(key).where(over()).limit(_BATCH)).all()
+            due = select(key).where(over()).limit(_BATCH).with_for_update(skip_locked=True)
+            keys = session.scalars(due).all()
             if not keys:
                 return deleted
             session.execute(
