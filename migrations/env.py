@@ -16,7 +16,9 @@ logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
 logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
 
 # A migration that waits for a lock makes everybody behind it wait too: better to fail and retry.
-_POSTGRESQL_LIMITS = ("SET lock_timeout = '10s'", "SET statement_timeout = '15min'")
+_LIMITS = "SET lock_timeout = '10s'; SET statement_timeout = '15min'"
+# But the end of another upgrade is waited for, and that can take long.
+_NO_LIMITS = "SET lock_timeout = 0; SET statement_timeout = 0"
 
 
 def _render_item(kind: str, item: object, autogen_context: object) -> str | Literal[False]:
@@ -30,7 +32,9 @@ def _render_item(kind: str, item: object, autogen_context: object) -> str | Lite
 def _alone(connection: Connection) -> Iterator[None]:
     """Let a second upgrade wait here until the first is done; it then finds nothing to do."""
     if connection.dialect.name == "postgresql":
+        connection.execute(text(_NO_LIMITS))
         connection.execute(text("SELECT pg_advisory_lock(hashtext('keystay migrations'))"))
+        connection.execute(text(_LIMITS))
         connection.commit()
         try:
             yield
@@ -51,22 +55,17 @@ def _alone(connection: Connection) -> Iterator[None]:
 
 def _run() -> None:
     engine = db.engine.execution_options(keystay_write=True)
-    with engine.connect() as connection:
-        if connection.dialect.name == "postgresql":
-            for statement in _POSTGRESQL_LIMITS:
-                connection.execute(text(statement))
-            connection.commit()
-        with _alone(connection):
-            context.configure(
-                connection=connection,
-                target_metadata=db.metadata,
-                compare_type=True,
-                render_item=_render_item,
-                transactional_ddl=True,
-                render_as_batch=connection.dialect.name == "sqlite",
-            )
-            with context.begin_transaction():
-                context.run_migrations()
+    with engine.connect() as connection, _alone(connection):
+        context.configure(
+            connection=connection,
+            target_metadata=db.metadata,
+            compare_type=True,
+            render_item=_render_item,
+            transactional_ddl=True,
+            render_as_batch=connection.dialect.name == "sqlite",
+        )
+        with context.begin_transaction():
+            context.run_migrations()
 
 
 _run()

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import downgrade, upgrade
-from sqlalchemy import MetaData, insert, select
+from sqlalchemy import Connection, MetaData, event, insert, inspect, select
 
 from tests.conftest import ENVIRON
 from webapp import create_app
@@ -91,6 +91,38 @@ def rows() -> dict[str, int]:
     return found
 
 
+def described() -> dict[str, dict[str, object]]:
+    """Return all that the database knows of each table: alembic compares no CHECK and no WHERE."""
+    db.session.rollback()
+    inspector = inspect(db.engine)
+    return {
+        name: {
+            "columns": {
+                column["name"]: (str(column["type"]), column["nullable"], column["default"])
+                for column in inspector.get_columns(name)
+            },
+            "primary key": inspector.get_pk_constraint(name),
+            "unique": _by_name(inspector.get_unique_constraints(name)),
+            "foreign keys": _by_name(inspector.get_foreign_keys(name)),
+            "checks": _by_name(inspector.get_check_constraints(name)),
+            "indexes": _by_name(inspector.get_indexes(name)),
+        }
+        for name in inspector.get_table_names()
+        if name != "alembic_version"
+    }
+
+
+def _by_name(found: Iterable[Any]) -> dict[str, Any]:
+    return {one["name"]: _as_text(one) for one in found}
+
+
+def _as_text(value: object) -> object:
+    """Return `value` with a condition as its SQL: two equal ones are two objects."""
+    if isinstance(value, dict):
+        return {key: _as_text(part) for key, part in value.items()}
+    return str(value)
+
+
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_a_revision_goes_up_and_down_with_data(app: Flask, revision: str) -> None:
     before = "base" if revision == REVISIONS[0] else REVISIONS[REVISIONS.index(revision) - 1]
@@ -115,6 +147,27 @@ def test_models_and_migrations_describe_the_same_tables(app: Flask) -> None:
         assert compare_metadata(context, db.metadata) == []
 
 
+def test_models_and_migrations_make_the_same_database(app: Flask) -> None:
+    upgrade()
+    migrated = described()
+    downgrade(revision="base")
+    assert described() == {}, "nothing is left behind"
+    assert not _is_postgresql() or inspect(db.engine).get_sequence_names() == []
+    db.metadata.create_all(db.engine)
+    assert migrated == described()
+    assert migrated.keys() == db.metadata.tables.keys()
+
+
+def _is_postgresql() -> bool:
+    return db.engine.dialect.name == "postgresql"
+
+
+def test_there_is_one_line_of_revisions_and_none_needs_the_models() -> None:
+    assert len(ScriptDirectory(str(ROOT / "migrations")).get_heads()) == 1
+    for path in (ROOT / "migrations" / "versions").glob("*.py"):
+        assert "webapp" not in path.read_text(encoding="utf-8"), path.name
+
+
 def test_a_model_that_no_revision_knows_is_noticed(app: Flask) -> None:
     upgrade()
     changed = MetaData()
@@ -127,10 +180,10 @@ def test_a_model_that_no_revision_knows_is_noticed(app: Flask) -> None:
 
 
 def test_two_upgrades_at_once_do_no_harm(app: Flask, environ: Mapping[str, str]) -> None:
-    # Without FLASK_APP: `flask` finds wsgi.py in the checkout.
+    # The command as people type it, without FLASK_APP: it finds wsgi.py in the checkout.
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "flask", "db", "upgrade"],
+            [Path(sys.executable).with_name("flask"), "db", "upgrade"],
             cwd=ROOT,
             env={"PATH": os.environ["PATH"], **environ},
             stdin=subprocess.DEVNULL,
@@ -144,3 +197,20 @@ def test_two_upgrades_at_once_do_no_harm(app: Flask, environ: Mapping[str, str])
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 0, output
     assert set(reflected().tables) == {*db.metadata.tables, "alembic_version"}
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_an_upgrade_waits_for_another_as_long_as_that_takes_and_no_longer_for_a_table(
+    app: Flask,
+) -> None:
+    limits: dict[str, set[str]] = {}
+
+    def note(connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
+        for kind in ("pg_advisory_lock", "CREATE TABLE"):
+            if kind in statement:
+                cursor.execute("SHOW lock_timeout")
+                limits.setdefault(kind, set()).add(cursor.fetchone()[0])
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    upgrade()
+    assert limits == {"pg_advisory_lock": {"0"}, "CREATE TABLE": {"10s"}}
