@@ -30,7 +30,7 @@ def configure(form: LogFormat) -> None:
     )
     renderer: list[structlog.typing.Processor] = (
         [
-            # Tracebacks as text would print the values of local variables nowhere; dicts might.
+            # As text: the structured form of a traceback would hold the values of local variables.
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ]

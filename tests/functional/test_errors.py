@@ -25,14 +25,14 @@ def amira(app: Flask) -> Visitor:
     return signed_in(app)
 
 
+def broken_function(*_: object, **__: object) -> None:
+    raise ZeroDivisionError(f"a bug that quotes {SECRET}")
+
+
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug in the page of the keys."""
-
-    def fail(*_: object, **__: object) -> None:
-        raise ZeroDivisionError(f"a bug that quotes {SECRET}")
-
-    monkeypatch.setattr("webapp.blueprints.keys.list_keys", fail)
+    monkeypatch.setattr("webapp.blueprints.keys.list_keys", broken_function)
 
 
 @pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "fragment"])
@@ -71,6 +71,26 @@ def test_a_bug_shows_an_id_that_stands_in_the_log_and_nothing_else(
     logged = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert any(request_id in str(record.msg) for record in logged)
     assert any("ZeroDivisionError" in repr(record.msg) for record in logged)
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/setup/a-one-time-token", "/login?next=/keys"])
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_whatever_fails_and_be_it_the_page_for_failures_the_answer_is_ours(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    app.config["TESTING"] = False
+    for place in ("webapp.web.gate.access_of", "webapp.web.errors.render_for_nobody"):
+        monkeypatch.setattr(place, broken_function)
+    answer = app.test_client().get(path)
+    assert answer.status_code == (404 if path == "/nowhere" else 500)
+    assert answer.mimetype == "text/plain"
+    assert "Content-Security-Policy" in answer.headers
+    for inside in ("ZeroDivisionError", SECRET):
+        assert inside not in answer.text
+    request_id = answer.headers["X-Request-Id"]
+    assert request_id in answer.text
+    assert any(request_id in str(one.msg) for one in caplog.records if one.levelno >= logging.ERROR)
+    assert "one-time-token" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tests.people import PASSWORD, TOTP, add_person, browser, code_at, sign_in
 from webapp import log
 from webapp.clock import now
 from webapp.db import transaction
+from webapp.services.actor import NOBODY, current_actor
 from webapp.services.setup import setup_token
 
 SECRET = "sk-proj-0123456789abcdef"
@@ -49,6 +50,27 @@ def test_a_request_is_one_line(app: Flask, lines: io.StringIO) -> None:
     assert line["level"] == "info"
     assert line["milliseconds"] >= 0
     assert "in-the-query" not in lines.getvalue()
+
+
+def test_a_line_says_who_asked_and_from_where(app: Flask, lines: io.StringIO) -> None:
+    number = add_person(app)
+    visitor = browser(app)
+    visitor.get("/login")
+    sign_in(visitor)
+    visitor.get("/keys", environ_base={"REMOTE_ADDR": "198.51.100.7"})
+    requests = [line for line in parsed(lines) if line["event"] == "request"]
+    assert (requests[0]["user_id"], requests[0]["address"]) == (None, "127.0.0.1")
+    assert (requests[-1]["user_id"], requests[-1]["address"]) == (number, "198.51.100.7")
+    assert "amira" not in lines.getvalue()
+
+
+def test_what_comes_after_a_request_is_not_taken_for_a_part_of_it(
+    app: Flask, lines: io.StringIO
+) -> None:
+    app.test_client().get("/login")
+    logging.getLogger("gunicorn.error").info("about the next connection")
+    assert "request_id" not in parsed(lines)[-1]
+    assert current_actor() == NOBODY
 
 
 def test_ids_are_our_own_and_differ(app: Flask) -> None:

@@ -1,6 +1,7 @@
 """Failures become answers here and nowhere else."""
 
 import math
+from contextlib import suppress
 
 import structlog
 from flask import Flask, Response, current_app, g, make_response, render_template, request
@@ -53,8 +54,8 @@ _PAGES = {
         ),
     ),
     503: (
-        "The database cannot be reached",
-        "Your keys are not gone: they cannot be read at this moment. Try again shortly.",
+        "Your keys cannot be reached right now",
+        "They are not gone. Try again shortly.",
     ),
 }
 
@@ -76,23 +77,33 @@ def error_page(status: int, explanation: str = "", *, retry_after: float | None 
     For htmx it goes to the page's alerts, so that what was typed stays where it is.
     """
     title, advice = _PAGES.get(status, _PAGES[400 if status < 500 else 500])
-    context = {
-        "status": status,
-        "title": title,
-        "explanation": explanation,
-        "advice": advice,
-        "request_id": g.get("request_id", ""),
-    }
-    render_for_nobody()
-    if wants_fragment():
-        response = make_response(render_template("errors/_alert.html", **context), status)
-        response.headers["HX-Retarget"] = "#alerts"
-        response.headers["HX-Reswap"] = "innerHTML"
-    else:
-        template = "keys/unavailable.html" if status == 503 else "errors/page.html"
-        response = make_response(render_template(template, **context), status)
+    request_id = g.get("request_id", "")
+    context = {"title": title, "explanation": explanation, "advice": advice}
+    try:
+        response = _rendered(status, **context, request_id=request_id)
+    except Exception:
+        # The server's own answer would have none of our headers, and its log the whole address.
+        _log.exception("error page failed")
+        response = _plain(status, f"{title}. {advice} Request {request_id}\n")
     if retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+    return response
+
+
+def _rendered(status: int, **context: str) -> Response:
+    render_for_nobody()
+    if not wants_fragment():
+        template = "keys/unavailable.html" if status == 503 else "errors/page.html"
+        return make_response(render_template(template, **context), status)
+    response = make_response(render_template("errors/_alert.html", **context), status)
+    response.headers["HX-Retarget"] = "#alerts"
+    response.headers["HX-Reswap"] = "innerHTML"
+    return response
+
+
+def _plain(status: int, text: str) -> Response:
+    response = make_response(text, status)
+    response.mimetype = "text/plain"
     return response
 
 
@@ -100,9 +111,7 @@ def _wrong_host(error: SecurityError) -> Response:
     """Answer in plain text: a page needs addresses, and a host that is not ours has none."""
     if request.path in _PROBES:  # load balancers and service managers ask by address
         return make_response(current_app.view_functions[_PROBES[request.path]]())
-    response = make_response("This address is not one of this site (see TRUSTED_HOSTS).\n", 400)
-    response.mimetype = "text/plain"
-    return response
+    return _plain(400, "This address is not one of this site (see TRUSTED_HOSTS).\n")
 
 
 def _http_error(error: HTTPException) -> Response:
@@ -138,11 +147,12 @@ def _service_error(error: ServiceError) -> Response:
 
 def _database_unreachable(error: Exception) -> Response:
     _log.error("database unreachable", exc_info=error)
-    return error_page(503)
+    return error_page(503, "The database cannot be reached.")
 
 
 def _unexpected(error: Exception) -> Response:
     """The last resort (ASVS 16.5.4): nothing of the error reaches the person, all of it the log."""
     _log.error("unexpected error", exc_info=error)
-    db.session.rollback()
+    with suppress(*UNREACHABLE):
+        db.session.rollback()
     return error_page(500)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import structlog
 from flask import Flask, Response, g, request
 
-from webapp.services.actor import NOBODY, Actor, set_actor
+from webapp.services.actor import NOBODY, Actor, current_actor, set_actor
 
 _log = structlog.get_logger("keystay.request")
 
@@ -24,7 +24,6 @@ def init_app(app: Flask) -> None:
     def begin() -> None:
         g.request_id = secrets.token_hex(8)
         g.began = time.perf_counter()
-        structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
         set_actor(
             Actor(
@@ -39,8 +38,11 @@ def init_app(app: Flask) -> None:
     def end(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.get("request_id", "")
         if request.endpoint not in {"static", "health.live", "health.ready"}:
+            actor = current_actor()
             _log.info(
                 "request",
+                user_id=actor.user_id,
+                address=actor.address,
                 method=request.method,
                 # The rule and not the path: a path can hold a one-time token.
                 route=str(request.url_rule) if request.url_rule else "unmatched",
