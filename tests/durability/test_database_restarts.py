@@ -85,6 +85,8 @@ def test_everything_goes_on_by_itself(
     for page in ("/keys", "/account"):
         assert_says_unavailable(alice.get(page))
     assert_says_unavailable(alice.post("/keys/openai", {"value": "sk-while-the-database-was-away"}))
+    stranger = HttpPerson(stack.port)
+    assert_says_unavailable(stranger.post("/login", {"username": "alice", "password": PASSWORD}))
     assert alice.get("/healthz").status == 200
     ready = alice.get("/readyz")
     assert (ready.status, json.loads(ready.text)["problems"]) == (503, ["database"])

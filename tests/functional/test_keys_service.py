@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 import pytest
 from flask import Flask
 from sqlalchemy import Engine, delete, event, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from webapp.clock import now
 from webapp.db import db, transaction
 from webapp.models import ApiKey, ApiKeyVersion, AuditEvent, DataKey, User
-from webapp.services import key_store, keys
+from webapp.services import audit, key_store, keys
 from webapp.services.key_list import KeyEntry, list_keys
 from webapp.services.key_rules import MaskedValue
 from webapp.services.keys import (
@@ -196,6 +197,20 @@ def test_a_key_that_was_deleted_meanwhile_stays_so_when_a_save_fails(
     with pytest.raises(SaveNotConfirmed):
         save_user_api_key("alice", "openai", "another-secret")
     assert entry("openai").state == "deleted"
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_a_connection_that_is_cut_in_the_middle_of_a_save_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save_user_api_key("alice", "openai", SECRET)
+    cut = text("SELECT pg_terminate_backend(pg_backend_pid())")
+    monkeypatch.setattr(audit, "record", lambda *_, **__: db.session.execute(cut))
+    with pytest.raises(OperationalError):
+        save_user_api_key("alice", "openai", "another-secret")
+    monkeypatch.undo()
+    assert dict(get_user_api_keys("alice")) == {"openai": SECRET}
+    assert save_user_api_key("alice", "openai", "another-secret").version == 2
 
 
 def test_the_check_reads_on_a_connection_that_the_save_did_not_use(app: Flask) -> None:
