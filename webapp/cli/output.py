@@ -9,15 +9,19 @@ import click
 
 from webapp.db import UNREACHABLE
 from webapp.services.errors import ServiceError
+from webapp.services.keyring import KeyringRefused
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @contextmanager
 def failures(*, as_json: bool) -> Iterator[None]:
-    """Turn a failure into one line and exit code 1."""
+    """Turn a failure into one line and exit code 1; refused master keys into 2, as everywhere."""
+    exit_code = 1
     try:
         yield
+    except KeyringRefused as error:
+        reason, exit_code = str(error), 2
     except ServiceError as error:
         reason = str(error)
     except UNREACHABLE:
@@ -27,7 +31,7 @@ def failures(*, as_json: bool) -> Iterator[None]:
     if as_json:
         print_json({"error": reason})
     click.echo(reason, err=True)
-    sys.exit(1)
+    sys.exit(exit_code)
 
 
 def print_json(content: Mapping[str, object]) -> None:
