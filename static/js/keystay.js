@@ -21,23 +21,15 @@
     setTimeout(() => (place.textContent = text), 50);
   }
 
+  const alerts = document.getElementById("alerts");
+
+  const shownAlert = () => alerts.querySelector("p")?.textContent;
+
   function showAlert(text) {
-    const place = document.getElementById("alerts");
-    if (place.querySelector("p")?.textContent === text) return;
-    const box = document.createElement("div");
-    const body = document.createElement("div");
-    const words = document.createElement("p");
-    const close = document.createElement("button");
-    box.className = "alert danger";
-    body.className = "alert-body";
-    words.textContent = text;
-    close.type = "button";
-    close.className = "button quiet small";
-    close.textContent = "Close";
-    close.addEventListener("click", () => place.replaceChildren());
-    body.append(words);
-    box.append(body, close);
-    place.replaceChildren(box);
+    if (shownAlert() === text) return;
+    const alert = document.getElementById("alert-template").content.cloneNode(true);
+    alert.querySelector("p").textContent = text;
+    alerts.replaceChildren(alert);
   }
 
   // Times: the server writes UTC; people read their own zone.
@@ -171,9 +163,13 @@
       return;
     }
     form.setAttribute("aria-busy", "true");
+    for (const button of all("button[type=submit]", form)) button.setAttribute("aria-disabled", "true");
   }
 
-  const release = (root) => all("form[aria-busy]", root).forEach((form) => form.removeAttribute("aria-busy"));
+  function release(root) {
+    for (const form of all("form[aria-busy]", root)) form.removeAttribute("aria-busy");
+    for (const button of all("button[aria-disabled]", root)) button.removeAttribute("aria-disabled");
+  }
 
   // Focus goes where the news is: the first field to correct, or the receipt.
   function focusNews(root) {
@@ -191,18 +187,19 @@
     markScrollable(root);
   }
 
-  // A region that scrolls is a stop of the keyboard, one that does not is none.
+  // What scrolls is a stop of the keyboard, what does not is none.
   function markScrollable(root) {
-    for (const region of all(".table-scroll", root)) {
-      region.tabIndex = region.scrollWidth > region.clientWidth ? 0 : -1;
+    for (const box of all(".table-scroll, .value", root)) {
+      box.tabIndex = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight ? 0 : -1;
     }
   }
 
   document.addEventListener("click", (event) => {
-    const button = event.target.closest?.("[data-copy-target], [data-toggle-secret], [data-hide]");
+    const button = event.target.closest?.("[data-copy-target], [data-toggle-secret], [data-hide], [data-close]");
     if (!button) return;
     if (button.dataset.copyTarget) void copy(button);
     else if (button.dataset.toggleSecret) toggleSecret(button);
+    else if ("close" in button.dataset) alerts.replaceChildren();
     else {
       event.preventDefault();
       hide(button.closest("[data-revealed]"), true);
@@ -221,18 +218,30 @@
   addEventListener("resize", () => markScrollable(document));
 
   const isRead = (event) => event.detail.requestConfig.verb === "get";
-  document.addEventListener("htmx:afterRequest", (event) => release(event.detail.elt));
+  document.addEventListener("htmx:afterRequest", (event) => {
+    release(event.detail.elt);
+    if (isRead(event) && event.detail.xhr.status === 200 && shownAlert() === UNREAD) alerts.replaceChildren();
+  });
   document.addEventListener("htmx:beforeRequest", (event) => {
-    if (!isRead(event)) document.getElementById("alerts").replaceChildren();
+    // A page that brings itself up to date says once that its session is gone, not every two seconds.
+    if (!isRead(event)) alerts.replaceChildren();
+    else if (alerts.querySelector("[data-sign-in]")) event.preventDefault();
   });
   document.addEventListener("htmx:sendError", (event) => showAlert(isRead(event) ? UNREAD : UNSENT));
   document.addEventListener("htmx:timeout", (event) => showAlert(isRead(event) ? UNREAD : UNSENT));
   document.addEventListener("htmx:responseError", (event) => showAlert(isRead(event) ? UNREAD : REFUSED));
 
-  // A whole document, such as a proxy's own error page, must not take the place of a key: it would look gone.
+  // Our own errors go to the alerts. A whole document, such as a proxy's own error page, must not take the place of a key: it would
+  // look gone. Of what the page asked for by itself it is enough to say that it did not come.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { xhr, serverResponse } = event.detail;
-    if (!/^\s*<!doctype/i.test(serverResponse)) return;
+    const unread = isRead(event) && xhr.status >= 400 && xhr.status !== 401;
+    if (xhr.getResponseHeader("HX-Retarget") === "#alerts" && !unread) {
+      event.detail.shouldSwap = true;
+      event.detail.isError = false;
+      return;
+    }
+    if (!unread && !/^\s*<(!doctype|html)/i.test(serverResponse)) return;
     event.detail.shouldSwap = false;
     if (xhr.status < 400) location.assign(xhr.responseURL);
     else event.detail.isError = true;

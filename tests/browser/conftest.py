@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from devserver.embedded_redis import EmbeddedRedis
 from tests import chromium
 from tests.browser.driver import Person
+from tests.browser.sites import Sites
 from tests.servers import PostgresServer
 from tests.stack import LEGACY_SAMPLE, Stack
 from webapp.services.accounts import create_account
@@ -70,6 +72,23 @@ def new_database(request: pytest.FixtureRequest, kind: str, folder: Path) -> str
     server: PostgresServer = request.getfixturevalue("postgres_server")
     template: str = request.getfixturevalue("_postgresql_template")
     return server.create(f"stack{next(_numbers)}", template)
+
+
+@pytest.fixture(scope="session")
+def sites(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    chromium_browser: Browser,
+    _redis_server: EmbeddedRedis,
+) -> Iterator[Sites]:
+    """Installations in every situation, in this process and on SQLite."""
+    with Sites(
+        tmp_path_factory.mktemp("sites"),
+        chromium_browser,
+        _redis_server.url,
+        lambda folder: new_database(request, "sqlite", folder),
+    ) as sites:
+        yield sites
 
 
 @pytest.fixture

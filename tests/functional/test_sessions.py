@@ -308,9 +308,12 @@ def test_a_session_that_ended_leads_back_to_where_one_was(app: Flask, amira: Vis
     thief = copied(app, amira)
     amira.post_form("/logout", page="/keys")
     assert thief.get("/account").location == "/login?next=/account"
-    fragment = thief.get("/keys", headers={"HX-Request": "true"})
+    shown = {"HX-Request": "true", "HX-Current-URL": "http://localhost/keys"}
+    fragment = thief.post("/keys/openai", headers=shown)
     assert fragment.status_code == 401
-    assert "/login" in fragment.headers["HX-Redirect"]
+    assert fragment.headers["HX-Retarget"] == "#alerts", "what was typed stays on the page"
+    assert "HX-Redirect" not in fragment.headers
+    assert 'href="/login?next=/keys"' in fragment.text
 
 
 def test_nothing_behind_the_sign_in_is_kept_by_a_cache(app: Flask, amira: Visitor) -> None:

@@ -28,13 +28,12 @@ def overview() -> Response:
             "admin/page.html",
             problems=found.problems,
             counts=[
-                ("Accounts", found.accounts),
+                ("Users", found.accounts),
                 ("Administrators", found.admins),
                 ("Stored keys", found.keys),
             ],
             requests=found.requests,
             users=found.newest,
-            users_total=found.accounts,
             legacy=current_settings().legacy_enabled,
             last_import=found.last_import,
             last_check=found.last_check,
@@ -123,11 +122,16 @@ def _number() -> int:
 
 def _paging(page: Page, endpoint: str) -> dict[str, object]:  # type: ignore[type-arg]
     def address(number: int) -> str | None:
-        return url_for(endpoint, page=number) if 1 <= number <= page.pages else None
+        exists = 1 <= number <= page.pages and number != page.number
+        return url_for(endpoint, page=number) if exists else None
 
     return {
-        "page": page.number,
-        "pages": page.pages,
-        "previous": address(page.number - 1),
-        "following": address(page.number + 1),
+        "paging": {
+            "number": page.number,
+            "pages": page.pages,
+            "first": address(1),
+            "previous": address(page.number - 1),
+            "following": address(page.number + 1),
+            "last": address(page.pages),
+        }
     }

@@ -176,8 +176,8 @@ def _requested_receipt(views: Sequence[KeyView]) -> dict[str, object] | None:
 def _revealed_fields(revealed: RevealedKey) -> list[dict[str, str]]:
     if isinstance(revealed.value, str):
         return [{"name": "value", "label": "Value", "value": revealed.value}]
-    labels = {field.name: field.label for field in PROVIDERS[revealed.name].fields}
     return [
-        {"name": name, "label": labels.get(name, name), "value": value}
-        for name, value in revealed.value.items()
+        {"name": field.name, "label": field.label, "value": revealed.value[field.name]}
+        for field in PROVIDERS[revealed.name].fields
+        if field.name in revealed.value
     ]

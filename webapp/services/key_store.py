@@ -21,7 +21,9 @@ from webapp.services.errors import UnknownUser
 from webapp.services.key_payload import Payload, fingerprinted
 from webapp.services.vault import API_KEY, Locked, Vault
 
-LEGACY_REASON = "It needs the predecessor's encryption key, which is not among the configured ones."
+LEGACY_REASON = (
+    "The earlier application encrypted it with a key that this installation has not been given."
+)
 
 
 @dataclass(frozen=True)

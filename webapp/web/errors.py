@@ -45,7 +45,7 @@ _PAGES = {
     409: ("This could not be done", "Go back and reload the page, to see how things stand now."),
     413: ("That is too much", "What was sent is larger than a key can be. Nothing was saved."),
     422: ("This could not be accepted", "Check what was entered. Nothing was saved."),
-    429: ("Too many attempts", "Wait a little, then try again."),
+    429: ("Too many attempts", "This keeps others from guessing. Nothing was changed."),
     500: (
         "Something went wrong here",
         (

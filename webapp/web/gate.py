@@ -10,7 +10,16 @@ from typing import Literal, ParamSpec, TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
 import structlog
-from flask import Flask, Response, current_app, make_response, redirect, request, url_for
+from flask import (
+    Flask,
+    Response,
+    current_app,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from webapp.services import audit, sessions
@@ -171,13 +180,25 @@ def _reject() -> None:
 
 
 def _send_elsewhere(identity: Identity | None) -> Response:
-    """Send the browser where its sign-in goes on; htmx gets 401 and the header that does it."""
+    """Send the browser where its sign-in goes on.
+
+    htmx gets 401, and a message for the page that it is on: what was typed there stays.
+    """
     target = _target(identity)
-    if request.headers.get("HX-Request") == "true":
-        response = make_response("", 401)
-        response.headers["HX-Redirect"] = target
-        return response
-    return make_response(redirect(target, 302 if request.method in _SAFE else 303))
+    if request.headers.get("HX-Request") != "true":
+        return make_response(redirect(target, 302 if request.method in _SAFE else 303))
+    context = {
+        "title": "You are signed out",
+        "explanation": "Your session has ended, so nothing was saved.",
+        "advice": "What you typed is still on this page; copy it if you need it.",
+        "sign_in": target,
+    }
+    if request.method in _SAFE:
+        context |= {"explanation": "Your session has ended.", "advice": ""}
+    response = make_response(render_template("errors/_alert.html", **context), 401)
+    response.headers["HX-Retarget"] = "#alerts"
+    response.headers["HX-Reswap"] = "innerHTML"
+    return response
 
 
 def _target(identity: Identity | None) -> str:

@@ -1,0 +1,151 @@
+"""Who and what is on the pages: keys in every state, runs of every outcome, a crowd of accounts."""
+
+from datetime import timedelta
+
+from flask import Flask
+from sqlalchemy import insert, select, update
+
+from tests.legacy_folder import LegacyFolder, record
+from tests.people import PASSWORD, TOTP, add_person
+from webapp.clock import now
+from webapp.db import transaction
+from webapp.models import ApiKey, ApiKeyVersion, Discrepancy, Run, User
+from webapp.models.users import fold
+from webapp.services import runs
+from webapp.services.keys import delete_user_api_key, save_user_api_key
+
+__all__ = ["PASSWORD"]
+
+ADMIN = "amira"
+MEMBER = "ben"
+WITH_CODES = "chen_li"
+NEWCOMER = "dora"
+COLLECTOR = "emre"
+IMPORTED = "a.name@which-only.the-predecessor.example/allowed" * 3
+"""As long as an imported one can be."""
+
+LONG_WORD = "m" * 64
+SLACK = "https://hooks.slack.com/services/T00000000/B00000000/made-up"
+SMTP = {
+    "host": "smtp.example.com",
+    "port": "587",
+    "user": "reports@example.com",
+    "password": "a made-up password",
+}
+ENVIRON = {"SLACK_WEBHOOK": SLACK, "SHARE_ENVIRONMENT_KEYS": "1"}
+"""What the settings of a populated site have besides."""
+
+
+def populate(app: Flask, legacy: LegacyFolder, *, accounts: int = 120) -> None:
+    """Fill the database of `app`, and the predecessor's folder that its settings name."""
+    add_person(app, ADMIN, name="Amira Haddad", is_admin=True, email="amira@example.com")
+    add_person(app, MEMBER, name="Ben Osei", api_permissions={"huggingface": False})
+    add_person(app, WITH_CODES, name="Chen Li", totp=TOTP)
+    add_person(app, NEWCOMER, name="Dora")
+    add_person(app, COLLECTOR, name="Emre Yılmaz")
+    add_person(app, IMPORTED, name="Wolfeschlegelsteinhausenbergerdorff " * 5)
+    _write_legacy(legacy)
+    with app.app_context():
+        for owner in (ADMIN, MEMBER):
+            _save_keys(owner)
+        for number in range(40):
+            save_user_api_key(COLLECTOR, f"customer-{number:02}-live", f"sk_made_up_{number:08}")
+        _add_crowd(accounts)
+        _add_runs()
+
+
+def _write_legacy(legacy: LegacyFolder) -> None:
+    keys = {"google": legacy.token("AIza-made-up-0123456789"), "mistral": "gAAAAA" + "A" * 114}
+    legacy.users({name: record(api_keys=keys) for name in (ADMIN, MEMBER)})
+    legacy.rest()
+
+
+def _save_keys(owner: str) -> None:
+    """Save keys so that every state occurs.
+
+    anthropic is locked, github deleted, slack behind the environment's; google and mistral lie in
+    the predecessor's file, where only the first can be opened; the others are saved.
+    """
+    for name in ("anthropic", "github", "huggingface", "openai", "stripe_live"):
+        save_user_api_key(owner, name, f"{name}-made-up-0123456789")
+    month = now() + timedelta(days=30)
+    save_user_api_key(owner, "openai", "sk-proj-made-up-9876543210", expires_at=month)
+    save_user_api_key(owner, "slack", f"{SLACK}-too")
+    save_user_api_key(owner, "smtp", SMTP)
+    save_user_api_key(owner, LONG_WORD, "-----BEGIN EXAMPLE-----\n" + "made up " * 40)
+    delete_user_api_key(owner, "github")
+    with transaction() as session:
+        locked = select(ApiKey.id).where(ApiKey.name == "anthropic").scalar_subquery()
+        session.execute(
+            update(ApiKeyVersion)
+            .where(ApiKeyVersion.api_key_id == locked)
+            .values(sealed_value="ks1.1." + "A" * 60)
+        )
+
+
+def _add_crowd(accounts: int) -> None:
+    at = now()
+    with transaction() as session:
+        session.execute(
+            insert(User),
+            [
+                {
+                    "username": f"member_{number:05}",
+                    "username_folded": fold(f"member_{number:05}"),
+                    "name": f"Member Number {number:,}",
+                    "created_at": at - timedelta(days=number % 700),
+                    "last_login_at": at - timedelta(hours=number) if number % 3 else None,
+                    "disabled_at": at if number % 20 == 7 else None,
+                    "admin_requested": number in {3, 4},
+                    "admin_request_reason": "I look after the reports. " * 12
+                    if number == 3
+                    else "",
+                }
+                for number in range(accounts)
+            ],
+        )
+
+
+def _add_runs() -> None:
+    """Add runs of every outcome, and so many differences that they take two pages."""
+    at = now()
+    rejected = [{"name": LONG_WORD, "reason": "The password hash has no known form."}] * 60
+    report = {
+        "rejected": rejected,
+        "warnings": ["two_fa.json is not there, so no codes came over."],
+    }
+    counts = {"users_created": 1_204, "users_existing": 31, "keys_imported": 3_600}
+    counts |= {"keys_locked": 2, "records_rejected": 60, "keys_kept": 0, "two_factor_imported": 12}
+    imported = Run(status="finished", cursor=1_295, total=1_295, counts=counts, report=report)
+    failed = Run(status="failed", cursor=0, error="users.json is cut off: it ends inside a record.")
+    running = Run(status="running", cursor=45_000, total=138_000)
+    checked = Run(status="finished", cursor=1_235, total=1_235, counts={"equal": 1_175})
+    waiting = Run(status="pending")
+    everything = [
+        (runs.LEGACY_IMPORT, imported),
+        (runs.LEGACY_IMPORT, failed),
+        (runs.LEGACY_IMPORT, running),
+        (runs.CONSISTENCY_CHECK, checked),
+        (runs.CONSISTENCY_CHECK, waiting),
+    ]
+    with transaction() as session:
+        for minutes, (kind, run) in enumerate(everything):
+            run.kind, run.created_at = kind, at - timedelta(minutes=60 - minutes)
+            run.started_at = run.created_at if run.status != "pending" else None
+            run.finished_at = at if run.status in {"finished", "failed"} else None
+            run.lease_expires_at = at + timedelta(hours=1) if run.status == "running" else None
+            session.add(run)
+        session.flush()
+        kinds = ("key_differs", "only_in_legacy", "key_only_in_database", "locked_in_legacy")
+        for number in range(60):
+            kind = kinds[number % 4]
+            key = "" if kind.startswith("only") else LONG_WORD if number == 2 else "openai"
+            session.add(
+                Discrepancy(
+                    kind=kind,
+                    username=IMPORTED if number == 1 else f"member_{number:05}",
+                    key_name=key,
+                    first_run_id=checked.id,
+                    last_run_id=checked.id,
+                )
+            )
