@@ -43,7 +43,7 @@ def test_readme_and_settings_name_the_same_variables(tmp_path: Path) -> None:
     Settings.from_environ(environ, tmp_path)
     providers = {name for provider in PROVIDERS.values() for name in provider.variables}
     gunicorn = (ROOT / "gunicorn.conf.py").read_text()
-    assert set(re.findall(r"environ\.get\(.([A-Z_]+)", gunicorn)) == OF_GUNICORN
+    assert set(re.findall(r"_number\(.([A-Z_]+)", gunicorn)) == OF_GUNICORN
     assert set(documented()) - providers == (environ.asked - providers - OF_FLASK) | (
         OF_GUNICORN | OF_LATER_VERSIONS
     )
