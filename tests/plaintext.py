@@ -4,7 +4,7 @@ import html
 import json
 import re
 import zlib
-from base64 import b64decode
+from binascii import a2b_base64, unhexlify
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from urllib.parse import unquote_to_bytes
@@ -14,6 +14,8 @@ _HEX = re.compile(rb"[0-9A-Fa-f]{16,}")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{12,}")
 _PERCENT = re.compile(rb"[^\s\"'<>&;=?]*%[0-9A-Fa-f]{2}[^\s\"'<>&;=?]*")
 _ZLIB = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
+# Behind one character of a group stands nothing: an A makes it whole.
+_PADDING = {0: b"", 1: b"A==", 2: b"==", 3: b"="}
 _LARGEST = 1 << 20
 _DEPTH = 2
 
@@ -59,44 +61,43 @@ def _written(secret: str | bytes) -> set[bytes]:
 def _readings(data: bytes) -> Iterator[bytes]:
     """Yield `data` without NUL bytes, which is how UTF-16 is read, and what is encoded in it."""
     layer = [data]
-    for _ in range(_DEPTH + 1):
+    for depth in range(_DEPTH + 1):
+        decoded: list[bytes] = []
         for part in layer:
-            yield _without_nul(part)
-        layer = [decoded for part in layer for decode in _DECODERS if (decoded := decode(part))]
+            clear = _without_nul(part)
+            yield clear
+            if depth < _DEPTH:
+                decoded += [decode(clear) for decode in _DECODERS]
+                decoded.append(_from_zlib(part))
+        layer = [part for part in decoded if part]
 
 
 def _without_nul(data: bytes) -> bytes:
     return data.replace(b"\0", b"")
 
 
-def _from_hex(data: bytes) -> bytes:
+def _from_hex(clear: bytes) -> bytes:
     return b"\n".join(
-        bytes.fromhex(run[start : start + (len(run) - start) // 2 * 2].decode())
-        for run in _HEX.findall(_without_nul(data))
+        unhexlify(run[start : start + (len(run) - start) // 2 * 2])
+        for run in _HEX.findall(clear)
         for start in (0, 1)
     )
 
 
-def _from_base64(data: bytes) -> bytes:
+def _from_base64(clear: bytes) -> bytes:
     """Decode whatever may be base64, from each of the places where it may begin."""
-    runs = _BASE64.findall(_without_nul(data).replace(b"-", b"+").replace(b"_", b"/"))
     return b"\n".join(
-        b64decode(run[start : start + (len(run) - start) // 4 * 4]) + _rest(run[start:])
-        for run in runs
+        a2b_base64(run[start:] + _PADDING[len(run[start:]) % 4])
+        for run in _BASE64.findall(clear.replace(b"-", b"+").replace(b"_", b"/"))
         for start in range(4)
     )
 
 
-def _rest(run: bytes) -> bytes:
-    """Return the bytes in the last, incomplete group of four characters."""
-    last = run[len(run) // 4 * 4 :]
-    return b64decode(last + b"=" * (4 - len(last))) if len(last) > 1 else b""
-
-
-def _from_percent(data: bytes) -> bytes:
-    runs = _PERCENT.findall(_without_nul(data))
+def _from_percent(clear: bytes) -> bytes:
     return b"\n".join(
-        unquote_to_bytes(form) for run in runs for form in (run, run.replace(b"+", b" "))
+        unquote_to_bytes(form)
+        for run in _PERCENT.findall(clear)
+        for form in (run, run.replace(b"+", b" "))
     )
 
 
@@ -104,13 +105,9 @@ def _from_zlib(data: bytes) -> bytes:
     parts: list[bytes] = []
     for begin in _ZLIB.finditer(data):
         with suppress(zlib.error):
-            parts.append(zlib.decompressobj().decompress(data[begin.start() :], _LARGEST))
+            stream = data[begin.start() : begin.start() + _LARGEST]
+            parts.append(zlib.decompressobj().decompress(stream, _LARGEST))
     return b"\n".join(parts)
 
 
-_DECODERS: tuple[Callable[[bytes], bytes], ...] = (
-    _from_hex,
-    _from_base64,
-    _from_percent,
-    _from_zlib,
-)
+_DECODERS: tuple[Callable[[bytes], bytes], ...] = (_from_hex, _from_base64, _from_percent)
