@@ -71,11 +71,10 @@ class WorkerProcess:
     def kill_everything(self) -> None:
         """kill -9 all of its processes at the same moment, as a power failure would."""
         everything = [*self.children(), psutil.Process(self.pid)]
-        for process in everything:
-            process.suspend()
-        for process in everything:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        for act in (psutil.Process.suspend, psutil.Process.kill):
+            for process in everything:
+                with suppress(psutil.NoSuchProcess):  # a job that has just ended
+                    act(process)
         self._process.wait()
 
     def terminate(self) -> None:
