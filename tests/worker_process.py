@@ -99,7 +99,7 @@ class WorkerProcess:
                 process.kill()
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Return once `condition` holds. Raises AssertionError when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -106,8 +106,8 @@ def test_a_job_whose_worker_alone_is_killed_hands_back_at_once(
     left = first.children()
     assert len(left) == 2
     first.kill_worker()
-    until(lambda: current(run_id).status == "pending", 5)
-    until(lambda: not any(map(is_alive, left)), 5)
+    until(lambda: current(run_id).status == "pending", 30)
+    until(lambda: not any(map(is_alive, left)), 30)
     start_worker()
     assert_done_once(run_id)
 
@@ -125,7 +125,7 @@ def test_an_orphan_that_wakes_up_writes_nothing(
     until(lambda: current(run_id).lease_token == 2)
     until(lambda: is_under_way(run_id))
     horse.resume()
-    until(lambda: not is_alive(horse), 10)
+    until(lambda: not is_alive(horse), 60)
     assert "LeaseLost" in first.log
     assert_done_once(run_id)
     assert current(run_id).lease_token == 2
