@@ -15,6 +15,12 @@ _FOCUS_IS_SHOWN = """() => {
         || style.boxShadow !== "none";
 }"""
 
+_OUTLINE = """() => {
+    const {outlineStyle, outlineWidth} = getComputedStyle(document.activeElement);
+    const outlined = outlineStyle !== "none" && parseFloat(outlineWidth) > 0;
+    return [document.activeElement.tagName, outlined];
+}"""
+
 
 def tab_to(page: Page, selector: str) -> None:
     """Press Tab until the focus is on `selector`; every stop on the way shows where it is."""
@@ -64,3 +70,19 @@ def test_one_signs_in_saves_a_key_and_signs_out_by_keyboard(
     tab_to(page, "#key-openai .key-submit button")
     page.keyboard.press("Enter")
     expect(person.key("openai").locator(".receipt")).to_contain_text("version 2")
+
+
+@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+def test_the_focus_is_seen_in_forced_colours(person: Person, make_account: MakeAccount) -> None:
+    """They take shadows and backgrounds away; only an outline is left."""
+    page = person.page
+    page.emulate_media(forced_colors="active")
+    person.sign_in(make_account(), PASSWORD)
+    person.sees_heading("Your keys")
+    stops = set()
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        kind, outlined = page.evaluate(_OUTLINE)
+        assert outlined, page.evaluate("document.activeElement.outerHTML")
+        stops.add(kind)
+    assert {"A", "BUTTON", "INPUT"} <= stops
