@@ -104,7 +104,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_events")),
     )
     with op.batch_alter_table("audit_events", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_audit_events_at"), ["at"], unique=False)
         batch_op.create_index(batch_op.f("ix_audit_events_event_at"), ["event", "at"], unique=False)
         batch_op.create_index(
             batch_op.f("ix_audit_events_subject_id_at"), ["subject_id", "at"], unique=False
@@ -274,7 +273,6 @@ def downgrade() -> None:
     with op.batch_alter_table("audit_events", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_audit_events_subject_id_at"))
         batch_op.drop_index(batch_op.f("ix_audit_events_event_at"))
-        batch_op.drop_index(batch_op.f("ix_audit_events_at"))
 
     op.drop_table("audit_events")
     op.drop_table("api_keys")

@@ -65,7 +65,7 @@ def test_a_double_click_saves_once(owner: Person) -> None:
 def _sign_out(owner: Person) -> Callable[[], None]:
     cookies = owner.context.cookies()
     owner.context.clear_cookies()
-    return lambda: owner.context.add_cookies(cookies)  # type: ignore[arg-type] - of the same form
+    return lambda: owner.context.add_cookies(cookies)  # type: ignore[arg-type]
 
 
 def _disconnect(owner: Person) -> Callable[[], None]:

@@ -7,7 +7,6 @@ copied to another row, column, user or version does not open (ASVS 11.3.3).
 
 import os
 import re
-from base64 import urlsafe_b64encode
 from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,6 +18,7 @@ FORMAT = "ks1"
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
+_TO_URLSAFE = bytes.maketrans(b"+/", b"-_")
 # To the standard alphabet, whose own last two characters are none of ours.
 _FROM_URLSAFE = bytes.maketrans(b"-_+/", b"+/!!")
 _NUMBER = re.compile("[1-9][0-9]{0,8}")
@@ -81,7 +81,8 @@ def encrypt(cipher: AESGCM, plaintext: bytes, associated_data: bytes) -> str:
     """Return base64url of nonce, ciphertext and tag, under a fresh random nonce."""
     nonce = os.urandom(_NONCE_BYTES)
     ciphertext = cipher.encrypt(nonce, plaintext, associated_data)
-    return urlsafe_b64encode(nonce + ciphertext).decode("ascii")
+    encoded = b2a_base64(nonce + ciphertext, newline=False)
+    return encoded.translate(_TO_URLSAFE).decode("ascii")
 
 
 def decrypt(cipher: AESGCM, text: str, associated_data: bytes) -> bytes:

@@ -12,6 +12,8 @@ from webapp import create_app
 from webapp.services.actor import Actor, acting
 from webapp.services.runs import Interrupted, LeaseLost, NotAvailable
 
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+
 _log = structlog.get_logger(__name__)
 
 
@@ -20,10 +22,13 @@ def application() -> Flask:
     """Return this process's application; a job process inherits its worker's.
 
     What is loaded by now stays: it is taken out of the sight of the garbage collector, which would
-    look at all of it again and again, and in a job process copy the memory that it shares.
+    look at all of it again and again, and in a job process copy the memory that it shares. What a
+    job makes of a batch lives until the batch is written, so that a collector that came as often as
+    by default would find nothing.
     """
     app = create_app()
     gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     return app
 
 

@@ -123,6 +123,8 @@ def _names(originals: Collection[str], warnings: list[str]) -> dict[str, str]:
     only, not on their order, so that every run finds the same. `smtp` belongs to the fields.
     """
     names = {original: key_name(original) for original in originals}
+    if _SMTP not in names and all(original == name for original, name in names.items()):
+        return names
     claims: dict[str, int] = {}
     for name in names.values():
         claims[name] = claims.get(name, 0) + 1

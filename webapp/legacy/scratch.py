@@ -65,11 +65,14 @@ class Scratch:
         )
         return cast("int", rows.fetchone()[0])
 
-    def second_factor(self, username: str) -> object:
-        row = self._db.execute(
-            "SELECT entry FROM second_factors WHERE username = ?", (username,)
-        ).fetchone()
-        return json.loads(row[0]) if row else None
+    def second_factors(self, usernames: Iterable[str]) -> dict[str, object]:
+        """Return the entries of those of `usernames` that have one."""
+        rows = self._db.execute(
+            "SELECT username, entry FROM second_factors"
+            " WHERE username IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(usernames)),),
+        )
+        return {username: json.loads(entry) for username, entry in rows}
 
     def add_records(self, records: Iterable[tuple[str, str, object]]) -> None:
         """Add folded name, username and record; the first of equal names stays."""

@@ -9,9 +9,10 @@ before its first signup; an empty file is not.
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -27,6 +28,7 @@ from webapp.legacy.structure import Malformed, fold, scan
 from webapp.legacy.tokens import KeyFileNeeded, TokenKeys
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BATCH = 500
 _SETTLED_SECONDS = 2.0
 """A file that has not changed for this long is not being written."""
 _FIRST_PAUSE_SECONDS = 0.05
@@ -144,9 +146,15 @@ class Snapshot:
         A name that stands twice, ignoring case, is rejected the second time. Raises
         LegacyUnreadable when a token needs the key file and that cannot be used.
         """
-        for number, (username, record) in enumerate(self._records()):
-            if number >= start:
-                yield Account(number, username, self._parse(number, username, record))
+        remaining = islice(enumerate(self._records()), start, None)
+        while batch := list(islice(remaining, _BATCH)):
+            factors = self._second_factors(username for _, (username, _) in batch)
+            for number, (username, record) in batch:
+                if self._has_duplicates and self._number_of(username) != number:
+                    yield Account(number, username, DuplicateName())
+                else:
+                    user = self._parse(username, record, factors.get(username))
+                    yield Account(number, username, user)
 
     def __contains__(self, username: str) -> bool:
         """Whether the file has an account of this name, ignoring case."""
@@ -165,7 +173,10 @@ class Snapshot:
                 )
                 self._indexed = True
             found = self._scratch.record(fold(username))
-            return self._parse(None, *found) if found else None
+            if found is None:
+                return None
+            username, record = found
+            return self._parse(username, record, self._second_factors([username]).get(username))
 
     def _number_of(self, username: str) -> int | None:
         return self._scratch.number_of(self._level, fold(username))
@@ -176,12 +187,10 @@ class Snapshot:
         )
         return pairs
 
-    def _parse(
-        self, number: int | None, username: str, record: object
-    ) -> LegacyUser | RejectedRecord:
-        if number is not None and self._has_duplicates and self._number_of(username) != number:
-            return DuplicateName()
-        factor = self._scratch.second_factor(username) if self._has_second_factors else None
+    def _second_factors(self, usernames: Iterable[str]) -> Mapping[str, object]:
+        return self._scratch.second_factors(usernames) if self._has_second_factors else {}
+
+    def _parse(self, username: str, record: object, factor: object) -> LegacyUser | RejectedRecord:
         try:
             return parse_user(username, record, factor, tokens=self._tokens)
         except RejectedRecord as rejected:

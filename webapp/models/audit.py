@@ -17,7 +17,7 @@ class AuditEvent(Base):
     __table_args__ = (Index(None, "subject_id", "at"), Index(None, "event", "at"))
 
     id: Mapped[BigId] = mapped_column(primary_key=True)
-    at: Mapped[datetime] = mapped_column(UtcDateTime, default=now, index=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
     event: Mapped[str] = mapped_column(String(64))
     """Dotted, `key.saved`; the set is declared in services/audit.py."""
     actor_id: Mapped[BigId | None] = mapped_column(ForeignKey("users.id"))

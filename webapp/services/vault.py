@@ -59,6 +59,7 @@ class Vault:
         self.user_id = user_id
         self._keyring = keyring
         self._wrapped = {row.number: row for row in wrapped}
+        self._newest = max(self._wrapped, default=0)
         self._sealed_fingerprint_key = sealed_fingerprint_key
         self._open_keys: dict[int, OpenDataKey] = {}
         self._fingerprint_key: bytes | None = None
@@ -98,14 +99,14 @@ class Vault:
         if not self._wrapped:
             return False
         try:
-            self._data_key(max(self._wrapped))
+            self._data_key(self._newest)
         except Locked:
             return False
         return self._has_fingerprint_key()
 
     def seal(self, purpose: str, plaintext: bytes, name: str = "", version: int = 0) -> str:
         """Seal `plaintext` with the newest data key. Raises Locked if that does not open."""
-        key = self._data_key(max(self._wrapped))
+        key = self._data_key(self._newest)
         return envelope.seal(key, Place(purpose, self.user_id, name, version), plaintext)
 
     def open(self, purpose: str, sealed: str, name: str = "", version: int = 0) -> bytes:
@@ -121,19 +122,19 @@ class Vault:
         return fingerprint(self._load_fingerprint_key(), value)
 
     def _data_key(self, number: int) -> OpenDataKey:
-        if number not in self._open_keys:
+        key = self._open_keys.get(number)
+        if key is None:
             row = self._wrapped.get(number)
             if row is None:
                 raise Locked(None)
             try:
-                self._open_keys[number] = self._keyring.unwrap(
-                    row.wrapped_key, row.master_key_id, self.user_id, number
-                )
+                key = self._keyring.unwrap(row.wrapped_key, row.master_key_id, self.user_id, number)
             except MissingMasterKey as error:
                 raise Locked(error.master_key_id) from None
             except DoesNotOpen:
                 raise Locked(None) from None
-        return self._open_keys[number]
+            self._open_keys[number] = key
+        return key
 
     def _has_fingerprint_key(self) -> bool:
         if self._sealed_fingerprint_key is None:
@@ -173,9 +174,10 @@ class Vault:
 
         The fingerprint key stays; only one that does not open any more is made anew.
         """
-        data_key = OpenDataKey.generate(max(self._wrapped, default=0) + 1)
+        data_key = OpenDataKey.generate(self._newest + 1)
         master_key_id = self._keyring.active.id
         row = WrappedKey(data_key.number, self._keyring.wrap(data_key, self.user_id), master_key_id)
+        self._newest = row.number
         self._wrapped[row.number] = row
         self._open_keys[row.number] = data_key
         if not self._has_fingerprint_key():
