@@ -10,8 +10,8 @@ CREATED := $(VENV)/.created
 RUN_STAMP := $(VENV)/.locked-run
 DEV_STAMP := $(VENV)/.locked-dev
 UV_VERSION := 0.13.9
-# Test processes side by side.
-JOBS ?= 2
+# Test processes side by side; on two cores, since many tests wait for other processes.
+JOBS ?= 4
 
 .DEFAULT_GOAL := help
 # Two installs at once into one environment do not get along.
@@ -29,7 +29,7 @@ run: $(RUN_STAMP) ## Run all of Keystay on http://127.0.0.1:8000 (PORT=8001 make
 .PHONY: test
 test: $(DEV_STAMP) ## Run all tests (pytest's options: make test ARGS="-k keys -x")
 	@$(PY) -m tests.chromium
-	$(PY) -m pytest -n $(JOBS) $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 # Tests come last, so that the output ends with pytest's closing line.
 .PHONY: sure

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask_migrate import upgrade
-from jinja2.bccache import Bucket, BytecodeCache
 from sqlalchemy import Engine, event
 
 from devserver.embedded_redis import EmbeddedRedis
+from tests import compiled_templates
 from tests.servers import PostgresServer
 from tests.visitor import Visitor, new_visitor
 from webapp import create_app
@@ -25,21 +25,7 @@ from webapp.services import legacy_lookup
 pytest_plugins = ["tests.worker_process"]
 
 
-class CompiledTemplates(BytecodeCache):
-    """Templates compiled once for the applications of all tests; they are what most pages cost."""
-
-    def __init__(self) -> None:
-        self._compiled: dict[str, bytes] = {}
-
-    def load_bytecode(self, bucket: Bucket) -> None:
-        if bucket.key in self._compiled:
-            bucket.bytecode_from_string(self._compiled[bucket.key])
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        self._compiled[bucket.key] = bucket.bytecode_to_string()
-
-
-Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": CompiledTemplates()}
+compiled_templates.share()
 
 CHEAP_PASSWORDS = PasswordCost(memory_kib=64, passes=1, lanes=1)
 ENVIRON = {
@@ -51,6 +37,11 @@ _NOT_COUNTED = re.compile(r"\s*(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|PRAGMA)\
 _numbers = itertools.count(1)
 
 MakeSettings = Callable[..., Settings]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with what mostly waits, so that no process is left with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("durability") is None)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,16 @@
 """A worker that is killed, stopped or cut off: the run goes on, nothing twice, nothing lost."""
 
+import fcntl
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import psutil
 import pytest
 from flask import Flask
-from sqlalchemy import select, text, update
+from sqlalchemy import Engine, create_engine, select, update
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 
 from tests import long_job
 from tests.worker_process import StartWorker, is_alive, until
@@ -59,20 +62,37 @@ def assert_each_number_once() -> None:
 
 
 def suspend_outside_of_a_write(horse: psutil.Process, app: Flask) -> None:
-    """Stop the process where it holds no lock: SQLite's one writer would stop everybody."""
+    """Stop the process where it holds no lock that others wait for."""
     while True:
         horse.suspend()
         with app.app_context():
-            try:
-                if db.engine.dialect.name == "sqlite":
-                    db.session.execute(text("PRAGMA busy_timeout = 0"))
-                    db.session.connection().exec_driver_sql("UPDATE runs SET id = id")
-                else:
-                    db.session.execute(text("SELECT id FROM runs FOR UPDATE NOWAIT"))
-            except OperationalError:
+            if holds_a_lock(db.engine):
                 horse.resume()
                 continue
             return
+
+
+def holds_a_lock(engine: Engine) -> bool:
+    """Whether somebody is writing: on SQLite one writer, or the next in its queue, stops all."""
+    if engine.dialect.name != "sqlite":
+        return not succeeds(engine, "SELECT id FROM runs FOR UPDATE NOWAIT")
+    with Path(f"{engine.url.database}-writers").open() as queue:
+        try:
+            fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return not succeeds(engine, "PRAGMA busy_timeout = 0", "UPDATE runs SET id = id")
+
+
+def succeeds(engine: Engine, *statements: str) -> bool:
+    # NullPool: what was set on the connection must not stay.
+    with create_engine(engine.url, poolclass=NullPool).connect() as connection:
+        try:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+        except OperationalError:
+            return False
+        return True
 
 
 def test_the_next_worker_goes_on_after_a_power_failure(

@@ -55,7 +55,10 @@ def folder(tmp_path: Path) -> LegacyFolder:
 
 
 @pytest.fixture
-def app(make_settings: MakeSettings, folder: LegacyFolder) -> Iterator[Flask]:
+def app(
+    make_settings: MakeSettings, folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Flask]:
+    monkeypatch.setattr(legacy_lookup, "_MOST_OF_THE_TIME", 0)  # what changed is seen at once
     app = create_app(make_settings(LEGACY_DIR=str(folder.path)))
     app.config["TESTING"] = True
     app.test_client_class = Visitor
