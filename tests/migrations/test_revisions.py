@@ -34,6 +34,7 @@ _ROWS: dict[str, dict[str, Any]] = {
     "data_keys": {"user_id": 1},
     "api_key_versions": {"api_key_id": 1, "created_by_id": 1, "source": "web"},
     "audit_events": {"actor_id": 1, "subject_id": 1},
+    "legacy_outbox": {"user_id": 1, "field": "key"},
     "discrepancies": {"first_run_id": 1, "last_run_id": 1},
 }
 

@@ -2,7 +2,7 @@
 
 from webapp.models.audit import AuditEvent
 from webapp.models.keys import ApiKey, ApiKeyVersion
-from webapp.models.legacy import Discrepancy
+from webapp.models.legacy import Discrepancy, OutboxEntry
 from webapp.models.runs import Run
 from webapp.models.sessions import LoginAttempt, LoginSession
 from webapp.models.users import User
@@ -17,6 +17,7 @@ __all__ = [
     "KeyringCheck",
     "LoginAttempt",
     "LoginSession",
+    "OutboxEntry",
     "Run",
     "User",
 ]

@@ -56,5 +56,7 @@ class ApiKeyVersion(Base):
     fingerprint: Mapped[str | None] = mapped_column(String(12))
     """None for a value that came locked from the predecessor."""
     source: Mapped[str] = mapped_column(String(16))
+    run_id: Mapped[BigId | None]
+    """The import or repair that wrote it. No foreign key: runs are deleted in time."""
     created_by_id: Mapped[BigId | None] = mapped_column(ForeignKey("users.id"))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)

@@ -35,10 +35,12 @@ class Run(Base):
 
     id: Mapped[BigId] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(32))
-    """`legacy_import` or `consistency_check`."""
+    """What is done; see `KINDS` in services/runs.py."""
     status: Mapped[str] = mapped_column(String(16), default="pending")
     source: Mapped[str] = mapped_column(String(128), default="")
     """Which state of the files it read: a signature of them."""
+    arguments: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What it was asked to do, where the kind alone does not say it; never a value."""
     cursor: Mapped[int] = mapped_column(default=0)
     """Records done."""
     total: Mapped[int | None]

@@ -48,6 +48,13 @@ class User(Base):
     """
     fingerprint_key: Mapped[str | None] = mapped_column(Text)
     """Sealed; made with the user's first data key."""
+    import_run_id: Mapped[BigId | None]
+    """The import that created the account. No foreign key: runs are deleted in time."""
+    legacy_password: Mapped[str | None] = mapped_column(String(12))
+    """Fingerprint of the predecessor's hash of this password; "" when the password was changed here
+    alone, None when nothing is known of one. Kept until the cut-over."""
+    legacy_hash: Mapped[str | None] = mapped_column(Text)
+    """Sealed: the bcrypt hash that the mirror writes for a password that was chosen here."""
     api_keys_updated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
     last_login_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
