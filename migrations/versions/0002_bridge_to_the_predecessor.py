@@ -12,6 +12,10 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+# SQLite knows ADD and DROP COLUMN; a table made anew would have to be dropped, which rows of others
+# that refer to it forbid.
+_IN_PLACE = "never"
+
 
 def upgrade() -> None:
     op.create_table(
@@ -48,15 +52,15 @@ def upgrade() -> None:
             postgresql_where=sa.text("applied_at IS NULL"),
         )
 
-    with op.batch_alter_table("api_key_versions", schema=None) as batch_op:
+    with op.batch_alter_table("api_key_versions", schema=None, recreate=_IN_PLACE) as batch_op:
         batch_op.add_column(
             sa.Column("run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True)
         )
 
-    with op.batch_alter_table("runs", schema=None) as batch_op:
+    with op.batch_alter_table("runs", schema=None, recreate=_IN_PLACE) as batch_op:
         batch_op.add_column(sa.Column("arguments", sa.JSON(none_as_null=True), nullable=True))
 
-    with op.batch_alter_table("users", schema=None) as batch_op:
+    with op.batch_alter_table("users", schema=None, recreate=_IN_PLACE) as batch_op:
         batch_op.add_column(
             sa.Column(
                 "import_run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
@@ -67,15 +71,15 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("users", schema=None) as batch_op:
+    with op.batch_alter_table("users", schema=None, recreate=_IN_PLACE) as batch_op:
         batch_op.drop_column("legacy_hash")
         batch_op.drop_column("legacy_password")
         batch_op.drop_column("import_run_id")
 
-    with op.batch_alter_table("runs", schema=None) as batch_op:
+    with op.batch_alter_table("runs", schema=None, recreate=_IN_PLACE) as batch_op:
         batch_op.drop_column("arguments")
 
-    with op.batch_alter_table("api_key_versions", schema=None) as batch_op:
+    with op.batch_alter_table("api_key_versions", schema=None, recreate=_IN_PLACE) as batch_op:
         batch_op.drop_column("run_id")
 
     with op.batch_alter_table("legacy_outbox", schema=None) as batch_op:

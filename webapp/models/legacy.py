@@ -1,4 +1,4 @@
-"""What lies between the predecessor and the database: differences, and what is to be written back."""
+"""Between predecessor and database: differences, and what is to be written back."""
 
 from datetime import datetime
 
