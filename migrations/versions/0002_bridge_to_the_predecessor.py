@@ -4,6 +4,8 @@ Revision ID: 0002
 Revises: 0001
 """
 
+from typing import Final
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -14,7 +16,7 @@ depends_on = None
 
 # SQLite knows ADD and DROP COLUMN; a table made anew would have to be dropped, which rows of others
 # that refer to it forbid.
-_IN_PLACE = "never"
+_IN_PLACE: Final = "never"
 
 
 def upgrade() -> None:
