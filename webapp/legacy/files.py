@@ -20,7 +20,7 @@ SECOND_FACTORS = "two_fa.json"
 KEY_FILE = ".encryption_key"
 _CHUNK_BYTES = 1 << 20
 _MAX_KEY_FILE_BYTES = 4096
-_CLOCK_TICK_SECONDS = 0.05
+CLOCK_TICK_SECONDS = 0.05
 """Two writes closer together than this can leave the same modification time."""
 
 
@@ -93,8 +93,8 @@ def copy(folder: Path, extra_keys: Sequence[str], tick: Callable[[], None]) -> C
     Raises Torn, and LegacyUnreadable for what no second try mends.
     """
     before = stamp(folder, extra_keys)
-    if 0 <= before.age_seconds < _CLOCK_TICK_SECONDS:
-        time.sleep(_CLOCK_TICK_SECONDS)
+    if 0 <= before.age_seconds < CLOCK_TICK_SECONDS:
+        time.sleep(CLOCK_TICK_SECONDS)
         before = stamp(folder, extra_keys)
     digest = _digest_of_keys(extra_keys)
     with ExitStack() as closing:

@@ -74,6 +74,28 @@ def parse_keys(
     return {name: key for name, key in keys.items() if key.parts or key.locked}
 
 
+def written(key: LegacyKey, tokens: TokenKeys) -> dict[str, str]:
+    """Return the entries of `api_keys` that hold `key`, as the predecessor writes them.
+
+    Raises KeyFileNeeded.
+    """
+    if not key.has_fields:
+        return {key.name: tokens.seal(key.parts[VALUE])}
+    entries = {entry: key.parts[part] for entry, part in _SMTP_FIELDS.items() if part in key.parts}
+    if "smtp_pass" in entries:
+        entries["smtp_pass"] = tokens.seal(entries["smtp_pass"])
+    return entries
+
+
+def entries_of(raw: Mapping[str, object], name: str) -> list[str]:
+    """Return the names of the entries in `raw` (`api_keys` of a record) that make up key `name`."""
+    if name == _SMTP:
+        return [entry for entry in _SMTP_FIELDS if entry in raw]
+    texts = [entry for entry, value in raw.items() if isinstance(value, str) and value.strip()]
+    names = _names([entry for entry in texts if entry not in _SMTP_FIELDS], [])
+    return [entry for entry, stored in names.items() if stored == name]
+
+
 def _open(name: str, parts: Mapping[str, str], tokens: TokenKeys) -> LegacyKey:
     opened: dict[str, str] = {}
     locked: dict[str, str] = {}

@@ -62,3 +62,9 @@ class TokenKeys:
         if self.problem and _is_token(token):
             raise KeyFileNeeded(self.problem)
         return None
+
+    def seal(self, text: str) -> str:
+        """Return a token of `text` under the key file's key. Raises KeyFileNeeded without one."""
+        if self.problem:
+            raise KeyFileNeeded(self.problem)
+        return self._fernets[0].encrypt(text.encode("utf-8")).decode("ascii")

@@ -97,7 +97,7 @@ class Snapshot:
         self._indexed = False
         with ExitStack() as closing:
             closing.push(copies.closing)
-            self._tokens = _token_keys(copies.key_file, extra_keys)
+            self._tokens = read_token_keys(copies.key_file, extra_keys)
             self._scratch = Scratch()
             closing.callback(self._scratch.close)
             with _reading(USERS):
@@ -215,7 +215,7 @@ class Snapshot:
         return self._scratch.count_second_factors() > 0
 
 
-def _token_keys(key_file: bytes | None, extra_keys: Sequence[str]) -> TokenKeys:
+def read_token_keys(key_file: bytes | None, extra_keys: Sequence[str]) -> TokenKeys:
     for position, key in enumerate(extra_keys, 1):
         try:
             TokenKeys([key])

@@ -1,0 +1,95 @@
+"""The entries of users.json and two_fa.json by username: where in the text each of them stands."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Final
+
+from webapp.legacy.files import USERS, Torn
+from webapp.legacy.json_edit import (
+    Member,
+    NotAnObject,
+    Text,
+    Walk,
+    appended,
+    check_end,
+    check_rest,
+    value_of,
+)
+from webapp.legacy.replace import Edit
+from webapp.legacy.structure import fold
+
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_ENOUGH_OF_A_RECORD: Final = 1 << 16
+
+
+class Entries:
+    """The object that holds one entry per username, in the text of either file."""
+
+    def __init__(self, file: str, text: Text, wanted: Collection[str] = ()) -> None:
+        """Go through `text`, the content of `file`, and find the entries of `wanted`, folded names.
+
+        Raises Torn.
+        """
+        self.text = text
+        self.found: dict[str, Member] = {}
+        self.count = 0
+        self.last_end = 0
+        try:
+            begin = _beginning(text)
+            users = _users_in(text, begin) if file == USERS else None
+            self.walk = Walk(text, begin if users is None else users)
+            self._go(frozenset(wanted))
+            if users is None:
+                check_end(text, self.walk.end)
+            else:
+                check_rest(text, self.walk.end)
+        except NotAnObject:
+            raise Torn(file, "is not valid JSON") from None
+
+    def _go(self, wanted: frozenset[str]) -> None:
+        for member in self.walk:
+            self.count += 1
+            self.last_end = member.end
+            folded = fold(member.name)
+            if folded in wanted:
+                there = self.found.get(folded)
+                # Of equal names the last counts, of names that differ by case the first.
+                if there is None or there.name == member.name:
+                    self.found[folded] = member
+
+    def __iter__(self) -> Iterator[Member]:
+        """Go through all entries once more."""
+        return iter(Walk(self.text, self.walk.begin))
+
+    def raw(self, member: Member) -> bytes:
+        """Return the text of an entry's value."""
+        return self.text[member.value : member.end]
+
+    def append(self, entries: Sequence[tuple[str, Any]]) -> list[Edit]:
+        """Return the edit that puts new entries behind the last one."""
+        if not entries:
+            return []
+        at = self.last_end or self.walk.begin + 1
+        return [Edit(at, at, appended(self.walk, entries, is_empty=not self.count))]
+
+
+def _beginning(text: Text) -> int:
+    at = len(_BYTE_ORDER_MARK) if text[: len(_BYTE_ORDER_MARK)] == _BYTE_ORDER_MARK else 0
+    found = text.find(b"{", at)
+    if found < 0 or text[at:found].strip():
+        raise NotAnObject
+    return found
+
+
+def _users_in(text: Text, begin: int) -> int | None:
+    """Return where the object `users` begins, unless the accounts stand at the top.
+
+    See structure.scan: an object `users` that is itself a record is a user of that name.
+    """
+    users = value_of(text, "users", begin)
+    if users is None or text[users : users + 1] != b"{":
+        return None
+    try:
+        inner = value_of(text[users : users + _ENOUGH_OF_A_RECORD], "password_hash")
+    except NotAnObject:
+        return users
+    return users if inner is None or text[users + inner : users + inner + 1] != b'"' else None

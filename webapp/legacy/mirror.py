@@ -1,0 +1,304 @@
+"""Writing changes that were made in Keystay into the predecessor's files, field by field.
+
+Nothing is ever written from an old copy: the files are read, changed where something is to change,
+checked not to have changed meanwhile, and replaced. What cannot be prevented, since the predecessor
+takes no lock, is found afterwards: a write of its own that fell in between is merged, and ours is
+made again.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from webapp.clock import now
+from webapp.legacy.entries import Entries
+from webapp.legacy.files import KEY_FILE, SECOND_FACTORS, USERS, LegacyUnreadable, Torn
+from webapp.legacy.json_edit import REMOVED, Changes, Inside, Member, NotAnObject, changed
+from webapp.legacy.keys import LegacyKey, entries_of, written
+from webapp.legacy.late_writes import merge_late_write
+from webapp.legacy.records import LegacySecondFactor, LegacyUser, RejectedRecord, parse_user
+from webapp.legacy.replace import Edit, NotWritten, Original, Overtaken, locked, replace
+from webapp.legacy.structure import fold
+from webapp.legacy.tokens import KeyFileNeeded, TokenKeys
+from webapp.legacy.users_json import read_token_keys
+
+_PATIENCE_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 0.2
+_TRIES: Final = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the files are to say of one account. What is not mentioned stays as it is.
+
+    `record` holds the fields of a new record, without keys; None, with `why_not`, where the account
+    can only be changed. An account that was made in Keystay is told from a namesake by `born_at`.
+    """
+
+    username: str
+    record: Mapping[str, Any] | None = field(default=None, repr=False)
+    why_not: str = ""
+    born_at: datetime | None = None
+    password_hash: str | None = field(default=None, repr=False)
+    is_admin: bool | None = None
+    keys: Mapping[str, LegacyKey | None] = field(default_factory=dict, repr=False)
+    sets_second_factor: bool = False
+    second_factor: LegacySecondFactor | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the files said of the account before, what they say now, and what could not be done.
+
+    With a `problem` nothing of the account was changed.
+    """
+
+    before: LegacyUser | None
+    after: LegacyUser | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What the writer asks while it works.
+
+    `before_replace` is told what is about to be written; `permit` is asked right before a file is
+    replaced; `tick` is called while it waits. What any of them raises ends the writing.
+    """
+
+    before_replace: Callable[[Sequence[Written]], None]
+    permit: Callable[[], None]
+    tick: Callable[[], None]
+
+
+def write_back(
+    folder: Path, extra_keys: Sequence[str], wanted: Sequence[Wanted], guard: Guard
+) -> list[Written]:
+    """Make the files in `folder` say what is `wanted`; return what became of each, in its order.
+
+    Returns when a reading after the last replacement has found all of it. Raises LegacyUnreadable
+    (NotWritten for a full disk and the like); whatever was wanted is then to be wanted again.
+    """
+    with locked(folder):
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        first: list[Written] | None = None
+        tries = 0
+        while True:
+            guard.tick()
+            try:
+                written_now, complete = _attempt(folder, extra_keys, wanted, guard)
+            except (Torn, Overtaken) as error:
+                if time.monotonic() > deadline:
+                    raise _gave_up(error) from error
+                time.sleep(_PAUSE_SECONDS)
+                continue
+            first = first or written_now
+            if complete:
+                return [
+                    Written(before.before, now.after, now.problem)
+                    for before, now in zip(first, written_now, strict=True)
+                ]
+            tries += 1
+            if tries == _TRIES:
+                raise NotWritten(USERS, "is changed by the earlier application again and again")
+
+
+def look_up(folder: Path, extra_keys: Sequence[str], usernames: Sequence[str]) -> list[Written]:
+    """Return what the files say of these accounts now, as `before`. Raises LegacyUnreadable."""
+    wanted = [Wanted(username=name) for name in usernames]
+    with ExitStack() as closing:
+        return list(_Plan(_read(folder, closing), _tokens(folder, extra_keys), wanted).outcomes)
+
+
+def _gave_up(error: Exception) -> LegacyUnreadable:
+    if isinstance(error, LegacyUnreadable):
+        return error
+    return NotWritten(USERS, "is being written by the earlier application all the time")
+
+
+def _attempt(
+    folder: Path, extra_keys: Sequence[str], wanted: Sequence[Wanted], guard: Guard
+) -> tuple[list[Written], bool]:
+    """Read, change, replace; return the outcome and whether nothing came in between."""
+    with ExitStack() as closing:
+        files = _read(folder, closing)
+        plan = _Plan(files, _tokens(folder, extra_keys), wanted)
+        guard.before_replace(plan.outcomes)
+        complete = True
+        for original, edits in ((files[0], plan.user_edits), (files[1], plan.factor_edits)):
+            if edits:
+                complete = replace(original, edits, guard.permit) and complete
+                late = merge_late_write(original, guard.permit, guard.tick)
+                complete = complete and not late
+        return plan.outcomes, complete
+
+
+def _read(folder: Path, closing: ExitStack) -> tuple[Original, Original]:
+    users = closing.enter_context(Original(folder / USERS))
+    if not users.exists:
+        raise LegacyUnreadable(USERS, f"is missing in {folder}")
+    return users, closing.enter_context(Original(folder / SECOND_FACTORS))
+
+
+def _tokens(folder: Path, extra_keys: Sequence[str]) -> TokenKeys:
+    try:
+        key_file = (folder / KEY_FILE).read_bytes()
+    except FileNotFoundError:
+        key_file = None
+    except OSError as error:
+        raise LegacyUnreadable(KEY_FILE, f"cannot be read: {error.strerror}") from error
+    return read_token_keys(key_file, extra_keys)
+
+
+class _Plan:
+    """What is to be changed in both files, and what each account is before and after."""
+
+    def __init__(
+        self, files: tuple[Original, Original], tokens: TokenKeys, wanted: Sequence[Wanted]
+    ) -> None:
+        """Raises Torn, LegacyUnreadable."""
+        self._tokens = tokens
+        names = {fold(one.username) for one in wanted}
+        self._users = Entries(USERS, files[0].text, names)
+        self._factors = Entries(SECOND_FACTORS, files[1].text, names)
+        self._new_users: list[tuple[str, Any]] = []
+        self._new_factors: list[tuple[str, Any]] = []
+        self.user_edits: list[Edit] = []
+        self.factor_edits: list[Edit] = []
+        self.outcomes: list[Written] = []
+        for one in wanted:
+            try:
+                self.outcomes.append(self._account(one))
+            except RejectedRecord as error:
+                problem = f"the account in {USERS} cannot be used: {error}"
+                self.outcomes.append(Written(None, None, problem))
+            except KeyFileNeeded as error:
+                raise LegacyUnreadable(KEY_FILE, f"{error}, and keys are written with it") from None
+        self.user_edits += self._users.append(self._new_users)
+        self.factor_edits += self._factors.append(self._new_factors)
+
+    def _account(self, wanted: Wanted) -> Written:
+        member = self._users.found.get(fold(wanted.username))
+        if member is None:
+            return self._new_account(wanted)
+        raw = self._users.raw(member)
+        factor, factor_member = self._factor(member.name)
+        before = self._parsed(member.name, raw, factor)
+        if wanted.born_at is not None and before.created_at != wanted.born_at:
+            return Written(before, None, f"{USERS} has another account of this name")
+        new = _changed(raw, self._changes(wanted, before, json.loads(raw)))
+        if new != raw:
+            self.user_edits.append(Edit(member.value, member.end, new))
+        after_factor = self._change_factor(wanted, member.name, factor_member, before)
+        return Written(before, self._parsed(member.name, new, after_factor))
+
+    def _new_account(self, wanted: Wanted) -> Written:
+        if wanted.record is None:
+            return Written(None, None, wanted.why_not)
+        keys = [key for key in wanted.keys.values() if key is not None]
+        record = dict(wanted.record)
+        if keys:
+            record["api_keys"] = {
+                k: v for key in keys for k, v in written(key, self._tokens).items()
+            }
+            record["api_keys_updated"] = _written_time(now())
+        factor = _written_factor(wanted.second_factor) if wanted.second_factor else None
+        after = self._parsed(wanted.username, _dump(record), factor)
+        self._new_users.append((wanted.username, record))
+        if factor:
+            self._add_factor(wanted.username, factor)
+        return Written(None, after)
+
+    def _changes(
+        self, wanted: Wanted, before: LegacyUser, raw: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        changes: dict[str, Any] = {}
+        if wanted.password_hash is not None and wanted.password_hash != before.password_hash:
+            changes["password_hash"] = wanted.password_hash
+        if wanted.is_admin is not None and wanted.is_admin != before.is_admin:
+            if "role" in raw or "is_admin" not in raw:
+                changes["role"] = "admin" if wanted.is_admin else "user"
+            if "is_admin" in raw:
+                changes["is_admin"] = wanted.is_admin
+        entries = raw.get("api_keys")
+        keys = self._key_changes(wanted, before, entries if isinstance(entries, dict) else {})
+        if keys:
+            changes["api_keys"] = Inside(keys)
+            changes["api_keys_updated"] = _written_time(now())
+        return changes
+
+    def _key_changes(
+        self, wanted: Wanted, before: LegacyUser, raw: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        changes: dict[str, Any] = {}
+        for name, key in wanted.keys.items():
+            there = before.keys.get(name)
+            if there == key:
+                continue
+            old = entries_of(raw, name)
+            new = written(key, self._tokens) if key else {}
+            if key and not key.has_fields and old:
+                new = {old[0]: new[name]}  # its name there may be another one
+            changes |= dict.fromkeys(old, REMOVED) | new
+        return changes
+
+    def _factor(self, username: str) -> tuple[Any, Member | None]:
+        member = self._factors.found.get(fold(username))
+        if member is None or member.name != username:
+            return None, None
+        return json.loads(self._factors.raw(member)), member
+
+    def _change_factor(
+        self, wanted: Wanted, username: str, member: Member | None, before: LegacyUser
+    ) -> Any:
+        """Return the account's entry of two_fa.json as it will be."""
+        raw = self._factors.raw(member) if member else b"null"
+        if wanted.sets_second_factor and wanted.second_factor != before.second_factor:
+            new = _written_factor(wanted.second_factor)
+            if member is None and wanted.second_factor:
+                self._add_factor(username, new)
+                return new
+            if member is not None:
+                changes = new if wanted.second_factor else new | {"secret": REMOVED}
+                raw = _changed(raw, changes)
+                self.factor_edits.append(Edit(member.value, member.end, raw))
+        return json.loads(raw)
+
+    def _add_factor(self, username: str, entry: Mapping[str, Any]) -> None:
+        other = self._factors.found.get(fold(username))
+        if other is not None and other.name == username:
+            self.factor_edits.append(Edit(other.value, other.end, _dump(entry)))
+        else:
+            self._new_factors.append((username, entry))
+
+    def _parsed(self, username: str, raw: bytes, factor: Any) -> LegacyUser:
+        return parse_user(username, json.loads(raw), factor, tokens=self._tokens)
+
+
+def _changed(raw: bytes, changes: Changes) -> bytes:
+    if not changes:
+        return raw
+    try:
+        return changed(raw, changes)
+    except NotAnObject:
+        return _dump({name: new for name, new in changes.items() if new is not REMOVED})
+
+
+def _written_factor(factor: LegacySecondFactor | None) -> dict[str, Any]:
+    if factor is None:
+        return {"enabled": False}
+    return {"secret": factor.secret, "enabled": factor.enabled}
+
+
+def _written_time(moment: datetime) -> str:
+    """Return `moment` as the predecessor writes times: UTC without a zone."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat()
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value).encode("ascii")
