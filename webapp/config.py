@@ -119,6 +119,11 @@ class Settings:
         return self.legacy_dir is not None and self.legacy_mode != "off"
 
     @property
+    def mirrors(self) -> bool:
+        """Whether changes made here are written into the predecessor's files too."""
+        return self.legacy_dir is not None and self.legacy_mode == "mirror"
+
+    @property
     def master_keys_path(self) -> Path:
         """Where development keeps the master keys that it made."""
         return self.instance_dir / "master.keys"
@@ -324,9 +329,8 @@ def _legacy_encryption_keys(read: Reader) -> tuple[str, ...]:
 
 def _legacy_mode(read: Reader) -> LegacyMode:
     mode: LegacyMode = read.choice("LEGACY_MODE", ("import", "mirror", "off"), "import")
-    if mode == "mirror":
-        # Writing back comes with the bridge; refusing beats pretending that changes are mirrored.
-        raise ConfigError("LEGACY_MODE: mirror is not available in this version; use import or off")
+    if mode == "mirror" and read.text("LEGACY_DIR") is None:
+        raise ConfigError("LEGACY_MODE: mirror needs LEGACY_DIR, the folder that it writes to")
     return mode
 
 

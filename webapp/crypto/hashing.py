@@ -11,6 +11,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 _BCRYPT_LIMIT = 72
+_BCRYPT_COST = 12
 _BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 # Each step doubles the time: 16 is some four seconds, 31 more than a day.
 _BCRYPT_MAX_COST = 16
@@ -85,6 +86,18 @@ def verify_bcrypt(stored: str, password: str) -> bool:
             return bcrypt.checkpw(_encode(password)[:_BCRYPT_LIMIT], stored.encode("ascii"))
     except ValueError:
         return False
+
+
+def hash_bcrypt(password: str) -> str | None:
+    """Return the bcrypt hash of `password` for the predecessor, which reads no better one.
+
+    None for a password that bcrypt cannot hash whole: longer than 72 bytes, or with a NUL.
+    """
+    encoded = _encode(password)
+    if len(encoded) > _BCRYPT_LIMIT or b"\0" in encoded:
+        return None
+    with _one_at_a_time:
+        return bcrypt.hashpw(encoded, bcrypt.gensalt(_BCRYPT_COST)).decode("ascii")
 
 
 def verify_sha256(digest: str, password: str) -> bool:

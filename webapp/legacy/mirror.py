@@ -22,7 +22,7 @@ from webapp.legacy.json_edit import REMOVED, Changes, Inside, Member, NotAnObjec
 from webapp.legacy.keys import LegacyKey, entries_of, written
 from webapp.legacy.late_writes import merge_late_write
 from webapp.legacy.records import LegacySecondFactor, LegacyUser, RejectedRecord, parse_user
-from webapp.legacy.replace import Edit, NotWritten, Original, Overtaken, locked, replace
+from webapp.legacy.replace import Edit, NotWritten, Original, Overtaken, holds, locked, replace
 from webapp.legacy.structure import fold
 from webapp.legacy.tokens import KeyFileNeeded, TokenKeys
 from webapp.legacy.users_json import read_token_keys
@@ -68,17 +68,31 @@ class Guard:
     """What the writer asks while it works.
 
     `before_replace` is told what is about to be written; `permit` is asked right before a file is
-    replaced; `tick` is called while it waits. What any of them raises ends the writing.
+    replaced; `tick` is called while it waits; `stamp` returns the state of all sources without
+    reading them. What any of them raises ends the writing.
     """
 
     before_replace: Callable[[Sequence[Written]], None]
     permit: Callable[[], None]
     tick: Callable[[], None]
+    stamp: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class WrittenBack:
+    """What became of each account, and by their stamps which state of the files became which one.
+
+    The states are None where somebody else wrote meanwhile, so that nobody can tell.
+    """
+
+    accounts: Sequence[Written]
+    from_state: str | None
+    to_state: str | None
 
 
 def write_back(
     folder: Path, extra_keys: Sequence[str], wanted: Sequence[Wanted], guard: Guard
-) -> list[Written]:
+) -> WrittenBack:
     """Make the files in `folder` say what is `wanted`; return what became of each, in its order.
 
     Returns when a reading after the last replacement has found all of it. Raises LegacyUnreadable
@@ -86,23 +100,25 @@ def write_back(
     """
     with locked(folder):
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        first: list[Written] | None = None
+        first: _Attempt | None = None
         tries = 0
         while True:
             guard.tick()
             try:
-                written_now, complete = _attempt(folder, extra_keys, wanted, guard)
+                attempt = _Attempt(folder, extra_keys, wanted, guard)
             except (Torn, Overtaken) as error:
                 if time.monotonic() > deadline:
                     raise _gave_up(error) from error
                 time.sleep(_PAUSE_SECONDS)
                 continue
-            first = first or written_now
-            if complete:
-                return [
-                    Written(before.before, now.after, now.problem)
-                    for before, now in zip(first, written_now, strict=True)
+            first = first or attempt
+            if attempt.complete:
+                accounts = [
+                    Written(before.before, after.after, after.problem)
+                    for before, after in zip(first.accounts, attempt.accounts, strict=True)
                 ]
+                states = (first.from_state, attempt.to_state) if tries == 0 else (None, None)
+                return WrittenBack(accounts, *states)
             tries += 1
             if tries == _TRIES:
                 raise NotWritten(USERS, "is changed by the earlier application again and again")
@@ -121,21 +137,29 @@ def _gave_up(error: Exception) -> LegacyUnreadable:
     return NotWritten(USERS, "is being written by the earlier application all the time")
 
 
-def _attempt(
-    folder: Path, extra_keys: Sequence[str], wanted: Sequence[Wanted], guard: Guard
-) -> tuple[list[Written], bool]:
-    """Read, change, replace; return the outcome and whether nothing came in between."""
-    with ExitStack() as closing:
-        files = _read(folder, closing)
-        plan = _Plan(files, _tokens(folder, extra_keys), wanted)
-        guard.before_replace(plan.outcomes)
-        complete = True
-        for original, edits in ((files[0], plan.user_edits), (files[1], plan.factor_edits)):
-            if edits:
-                complete = replace(original, edits, guard.permit) and complete
-                late = merge_late_write(original, guard.permit, guard.tick)
-                complete = complete and not late
-        return plan.outcomes, complete
+class _Attempt:
+    """Reads, changes, replaces, once; `complete` unless somebody else's write came in between."""
+
+    def __init__(
+        self, folder: Path, extra_keys: Sequence[str], wanted: Sequence[Wanted], guard: Guard
+    ) -> None:
+        """Raises Torn, Overtaken, LegacyUnreadable."""
+        state = guard.stamp()
+        with ExitStack() as closing:
+            files = _read(folder, closing)
+            self.from_state = state if guard.stamp() == state else None
+            plan = _Plan(files, _tokens(folder, extra_keys), wanted)
+            self.accounts = plan.outcomes
+            guard.before_replace(plan.outcomes)
+            written = []
+            late = False
+            for original, edits in ((files[0], plan.user_edits), (files[1], plan.factor_edits)):
+                if edits:
+                    written.append((original, replace(original, edits, guard.permit)))
+                    late |= merge_late_write(original, guard.permit, guard.tick)
+            # In this order: what is read after the stamp was there when it was taken.
+            self.to_state = guard.stamp()
+            self.complete = not late and all(holds(*one) for one in written)
 
 
 def _read(folder: Path, closing: ExitStack) -> tuple[Original, Original]:

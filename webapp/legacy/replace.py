@@ -133,8 +133,8 @@ class Original:
         return stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
 
 
-def replace(original: Original, edits: Sequence[Edit], permit: Callable[[], None]) -> bool:
-    """Replace the file by the original with `edits`; return whether it holds just that afterwards.
+def replace(original: Original, edits: Sequence[Edit], permit: Callable[[], None]) -> bytes:
+    """Replace the file by the original with `edits`; return the SHA-256 of what it now holds.
 
     A new file beside it, flushed, takes its name; a reader sees the old or the new one, whole.
     `permit` is asked last of all, and what it raises leaves the file as it is. Raises Overtaken,
@@ -159,13 +159,22 @@ def replace(original: Original, edits: Sequence[Edit], permit: Callable[[], None
         Path(temporary).rename(original.path)
         temporary = None
         _flush_folder(folder)
-        return _digest_of(original.path) == digest
+        return digest
     except OSError as error:
         raise NotWritten(original.path.name, f"cannot be written: {_reason(error)}") from error
     finally:
         if temporary is not None:
             with suppress(OSError):
                 Path(temporary).unlink()
+
+
+def holds(original: Original, digest: bytes) -> bool:
+    """Whether the file that took the place of `original` holds what `replace` has written."""
+    try:
+        with original.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest() == digest
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -220,11 +229,6 @@ def _write(file: IO[bytes], original: Original, edits: Sequence[Edit]) -> bytes:
         at = edit.end
     copy(at, len(original.text))
     return digest.digest()
-
-
-def _digest_of(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _mapped(file: IO[bytes]) -> Text:

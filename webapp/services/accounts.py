@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from webapp.config import current_settings
+from webapp.crypto.hashing import hash_bcrypt
 from webapp.db import db, transaction
 from webapp.models import User
 from webapp.models.users import fold
@@ -16,6 +17,7 @@ from webapp.services.users import ensure_user_in_database, find_user, insert_use
 __all__ = [
     "Application",
     "InvalidUsername",
+    "NewAccount",
     "SignupClosed",
     "UsernameTaken",
     "add_account",
@@ -62,17 +64,27 @@ class Application:
     admin_reason: str = ""
 
 
+@dataclass(frozen=True)
+class NewAccount:
+    """An account that is not stored yet, and its password as the predecessor can read it."""
+
+    user: User
+    legacy_hash: str | None = field(default=None, repr=False)
+
+
 def create_account(username: str, password: str, *, is_admin: bool = False) -> User:
     """Make an account with a password.
 
     Raises InvalidUsername, UsernameTaken, UnacceptablePassword.
     """
-    user = new_account(username, password, is_admin=is_admin)
-    add_account(user)
-    return user
+    account = new_account(username, password, is_admin=is_admin)
+    add_account(account)
+    return account.user
 
 
-def new_account(username: str, password: str, *, name: str = "", is_admin: bool = False) -> User:
+def new_account(
+    username: str, password: str, *, name: str = "", is_admin: bool = False
+) -> NewAccount:
     """Return an account for `add_account`, its password checked and hashed. Nothing is stored.
 
     Two steps, because hashing takes long and must not happen in a transaction. Raises
@@ -84,18 +96,19 @@ def new_account(username: str, password: str, *, name: str = "", is_admin: bool 
     if find_user(username) is not None or legacy_lookup.username_in_legacy(username):
         raise UsernameTaken
     db.session.rollback()
-    return User(
+    user = User(
         username=username,
         name=name or username,
         is_admin=is_admin,
         password_hash=password_hashes().hash(password),
     )
+    return NewAccount(user, hash_bcrypt(password) if current_settings().mirrors else None)
 
 
-def add_account(user: User) -> None:
+def add_account(account: NewAccount) -> None:
     """Store what `new_account` made. Joins the surrounding transaction. Raises UsernameTaken."""
     with transaction() as session:
-        if not insert_user(session, user):
+        if not insert_user(session, account.user, legacy_hash=account.legacy_hash):
             raise UsernameTaken
 
 
@@ -109,12 +122,13 @@ def sign_up(application: Application, *, replaces: str | None = None) -> SignedI
     username = application.username
     attempt = throttle.reserve("signup", fold(username))
     try:
-        user = new_account(username, application.password, name=application.name)
+        account = new_account(username, application.password, name=application.name)
+        user = account.user
         user.self_registered = True
         user.admin_requested = application.request_admin
         user.admin_request_reason = application.admin_reason if application.request_admin else ""
         with transaction():
-            add_account(user)
+            add_account(account)
             throttle.take_off(attempt)
             with login.acting_as(user.id, username):
                 if application.request_admin:

@@ -27,6 +27,7 @@ EVENTS = frozenset(
         "key.verification_failed",
         "legacy.check_requested",
         "legacy.import_requested",
+        "legacy.mirror_requested",
         "login.failed",
         "login.half",
         "login.succeeded",

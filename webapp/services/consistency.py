@@ -19,13 +19,11 @@ from sqlalchemy.orm import Session
 from webapp.clock import now
 from webapp.db import db, transaction
 from webapp.legacy.compare import Difference, Kind, StoredUser, differences
-from webapp.legacy.keys import VALUE, LegacyKey
 from webapp.legacy.records import DuplicateName, LegacyUser, printable
 from webapp.legacy.users_json import Account, Snapshot
 from webapp.models import Discrepancy, User
 from webapp.models.users import fold
 from webapp.services import runs, stored_accounts
-from webapp.services.key_payload import Payload
 from webapp.services.keyring import current_keyring
 from webapp.services.legacy_migration import configured_folder, open_files
 from webapp.services.runs import Lease
@@ -148,21 +146,11 @@ def _compare_database(snapshot: Snapshot, found: "_Findings") -> Iterator[int]:
 
 def _stored_side(account: stored_accounts.Account) -> StoredUser:
     keys = {
-        name: _legacy_key(name, key.payload)
+        name: stored_accounts.as_legacy(name, key.payload) if key.payload else None
         for name, key in account.keys.items()
         if not key.is_deleted
     }
     return StoredUser(account.username, account.is_admin, keys)
-
-
-def _legacy_key(name: str, payload: Payload | None) -> LegacyKey | None:
-    if payload is None:
-        return None
-    if isinstance(payload.value, str):
-        parts = {VALUE: payload.value} if payload.value else {}
-    else:
-        parts = dict(payload.value)
-    return LegacyKey(name, parts, payload.legacy_tokens)
 
 
 def _upsert(session: Session, run_id: int, batch: Sequence[Difference]) -> None:

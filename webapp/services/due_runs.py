@@ -1,4 +1,5 @@
-"""Which runs are due by themselves: an import when the files changed, a check at its interval.
+"""Which runs are due by themselves: an import when the files changed, a check at its interval, the
+mirror when something waits to be written back.
 
 Any number of workers may ask at the same time: `runs.start` lets one run of a kind exist.
 """
@@ -12,7 +13,7 @@ from webapp.config import Settings, current_settings
 from webapp.db import db
 from webapp.legacy import files
 from webapp.models import Run
-from webapp.services import runs
+from webapp.services import legacy_mirror, legacy_outbox, runs
 
 _RETRY_PAUSES = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30))
 """After the first, the second and every later failure with the same state of the files."""
@@ -23,11 +24,13 @@ _UNREADABLE = "unreadable"
 
 
 def start_due_runs() -> None:
-    """Start the import and the consistency check if they are due. Without legacy files, neither."""
+    """Start the runs that are due. Without legacy files, none is."""
     settings = current_settings()
     if not settings.legacy_enabled:
         return
     state = _state_of_files(settings)
+    if settings.mirrors and _mirror_is_due(state):
+        runs.start(runs.LEGACY_MIRROR)
     if _import_is_due(state):
         runs.start(runs.LEGACY_IMPORT, source=state)
     elif _check_is_due(timedelta(minutes=settings.consistency_interval_minutes)):
@@ -41,6 +44,18 @@ def _state_of_files(settings: Settings) -> str:
     except files.LegacyUnreadable:
         # The import fails with the reason, where an admin sees it.
         return _UNREADABLE
+
+
+def _mirror_is_due(state: str) -> bool:
+    """Whether something waits to be written, or may have been undone in the files."""
+    if not legacy_outbox.is_waiting() and (
+        state == _UNREADABLE or not legacy_mirror.revert_is_possible(state)
+    ):
+        return False
+    last = runs.latest(runs.LEGACY_MIRROR)
+    if last is None or last.status != "failed" or last.finished_at is None:
+        return True
+    return last.finished_at + _AFTER_FAILURE <= now()
 
 
 def _import_is_due(state: str) -> bool:

@@ -35,7 +35,9 @@ class Owner:
     is_admin: bool
     api_permissions: Mapping[str, bool]
     self_registered: bool
-    """Made by signing up: what the predecessor has under this name may be somebody else's."""
+    """Made by signing up: what the predecessor has under this name may be somebody else's, unless
+    the mirror wrote it."""
+    created_at: datetime
 
     def may_use(self, name: str) -> bool:
         """Whether an admin allows this provider; what nobody mentioned is allowed."""
@@ -235,7 +237,14 @@ def _key_row(
     return row.id, version
 
 
-_OWNER = (User.id, User.username, User.is_admin, User.api_permissions, User.self_registered)
+_OWNER = (
+    User.id,
+    User.username,
+    User.is_admin,
+    User.api_permissions,
+    User.self_registered,
+    User.created_at.label("born_at"),
+)
 _COLUMNS = (
     ApiKey.id.label("key_id"),
     ApiKey.user_id,

@@ -14,7 +14,7 @@ from sqlalchemy import update
 from webapp.clock import now
 from webapp.db import UNREACHABLE, transaction
 from webapp.models import ApiKey
-from webapp.services import audit, key_store, legacy_lookup
+from webapp.services import audit, key_store, legacy_lookup, legacy_outbox
 from webapp.services.environment_keys import environment_keys
 from webapp.services.errors import ServiceError, UnknownUser
 from webapp.services.key_payload import Payload
@@ -212,9 +212,11 @@ def save_user_api_key(
             version=saved.version,
             fingerprint=saved.fingerprint,
         )
+        legacy_outbox.note(session, owner.id, "key", name)
     if not key_store.is_readable(owner.id, saved):
         with transaction() as session:
             key_store.point_back(session, saved, before)
+            legacy_outbox.note(session, owner.id, "key", name)
             audit.record(
                 "key.verification_failed", subject_id=owner.id, name=name, version=saved.version
             )
@@ -241,6 +243,7 @@ def delete_user_api_key(username: str, key_name: str) -> bool:
         ).scalar_one_or_none()
         if deleted is not None:
             audit.record("key.deleted", subject_id=owner.id, name=name, version=deleted)
+            legacy_outbox.note(session, owner.id, "key", name)
     return deleted is not None
 
 

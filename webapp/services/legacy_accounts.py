@@ -65,11 +65,19 @@ def preview(session: Session, users: Sequence[LegacyUser]) -> Outcome:
 def _without_strangers(
     users: Sequence[LegacyUser], existing: Mapping[str, Account]
 ) -> tuple[Sequence[LegacyUser], Sequence[str]]:
-    strangers = [name for name, account in existing.items() if account.is_self_registered]
+    strangers = [user for user in users if _is_stranger(user, existing.get(fold(user.username)))]
     if not strangers:
         return users, ()
-    known = [user for user in users if fold(user.username) not in strangers]
-    return known, [user.username for user in users if fold(user.username) in strangers]
+    names = {user.username for user in strangers}
+    return [user for user in users if user.username not in names], [*names]
+
+
+def _is_stranger(user: LegacyUser, account: Account | None) -> bool:
+    """Whether `account` was made by signing up here, and not written into the files by the mirror.
+
+    The mirror writes when it was made, to the microsecond.
+    """
+    return bool(account and account.is_self_registered and account.created_at != user.created_at)
 
 
 def _existing(

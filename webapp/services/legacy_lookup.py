@@ -106,12 +106,13 @@ def username_in_legacy(username: str) -> bool:
 def keys_not_imported(owner: Owner, stored: Collection[str]) -> dict[str, Payload]:
     """Return the keys of `owner` in the legacy file that the database has no row for yet.
 
-    Empty for who has signed up here, and may be somebody else than the person of the file. Empty
+    Empty for who has signed up here, and may be somebody else than the person of the file, unless
+    the file's record is what the mirror wrote for them. Empty
     when this very state of the files was imported whole, and when they cannot be read: the
     database's keys are answer enough then, and the admin page shows it.
     """
-    user = None if owner.self_registered else find_account(owner.username)
-    if user is None:
+    user = find_account(owner.username)
+    if user is None or (owner.self_registered and user.created_at != owner.created_at):
         return {}
     return {name: payload_of(key) for name, key in user.keys.items() if name not in stored}
 

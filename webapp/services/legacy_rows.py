@@ -35,6 +35,7 @@ _USER_COLUMNS = (
     "totp_enabled_at",
     "totp_last_step",
     "fingerprint_key",
+    "legacy_password",
     "api_keys_updated_at",
     "created_at",
     "last_login_at",
@@ -56,6 +57,11 @@ def payload_of(key: LegacyKey) -> Payload:
     """Return what is sealed for a key of the predecessor."""
     value = dict(key.parts) if key.has_fields else key.parts.get(VALUE, "")
     return Payload(value, key.locked)
+
+
+def password_state(password_hash: str) -> bytes:
+    """Return what `users.legacy_password` is the fingerprint of."""
+    return b"password\0" + password_hash.encode()
 
 
 def create_accounts(session: Session, users: Sequence[LegacyUser]) -> None:
@@ -130,6 +136,7 @@ def _user_row(user_id: int, user: LegacyUser, vault: Vault, at: datetime) -> Row
         at if factor and factor.enabled else None,
         0,
         vault.sealed_fingerprint_key(),
+        vault.fingerprint(password_state(user.password_hash)),
         user.api_keys_updated or (at if user.keys else None),
         user.created_at or at,
         user.last_login,

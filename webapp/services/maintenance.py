@@ -13,12 +13,14 @@ from sqlalchemy.orm import InstrumentedAttribute
 from webapp.clock import now
 from webapp.config import current_settings
 from webapp.db import Base, transaction
-from webapp.models import Discrepancy, LoginAttempt, LoginSession, Run
+from webapp.models import Discrepancy, LoginAttempt, LoginSession, OutboxEntry, Run
+from webapp.services import runs
 
 _BATCH = 1000
 _KEEP_ATTEMPTS = timedelta(days=2)
 """Longer than the longest window that throttling can be set to (a day)."""
 _KEEP_RUNS = timedelta(days=90)
+_KEEP_MIRROR_RUNS = timedelta(days=1)
 
 
 def purge() -> dict[str, int]:
@@ -28,6 +30,7 @@ def purge() -> dict[str, int]:
         "login_attempts": _purge(LoginAttempt, LoginAttempt.id, _old_attempts),
         "discrepancies": _purge(Discrepancy, Discrepancy.id, _old_discrepancies),
         "runs": _purge(Run, Run.id, _old_runs),
+        "legacy_outbox": _purge(OutboxEntry, OutboxEntry.id, _old_notes),
     }
 
 
@@ -69,11 +72,16 @@ def _old_runs() -> ColumnElement[bool]:
     """
     last = select(func.max(Run.id)).group_by(Run.kind)
     last_finished = last.where(Run.status == "finished")
+    frequent = and_(Run.kind == runs.LEGACY_MIRROR, Run.finished_at <= now() - _KEEP_MIRROR_RUNS)
     return and_(
-        Run.finished_at <= now() - _KEEP_RUNS,
+        or_(Run.finished_at <= now() - _KEEP_RUNS, frequent),
         Run.status.in_(("finished", "failed")),
         Run.id.not_in(last),
         Run.id.not_in(last_finished),
         Run.id.not_in(select(Discrepancy.first_run_id)),
         Run.id.not_in(select(Discrepancy.last_run_id)),
     )
+
+
+def _old_notes() -> ColumnElement[bool]:
+    return OutboxEntry.applied_at <= now() - _KEEP_RUNS

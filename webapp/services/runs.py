@@ -28,6 +28,7 @@ from webapp.services.errors import ServiceError
 
 LEGACY_IMPORT: Final = "legacy_import"
 CONSISTENCY_CHECK: Final = "consistency_check"
+LEGACY_MIRROR: Final = "legacy_mirror"
 
 LEASE: Final = timedelta(seconds=30)
 """How long a silent worker is waited for; with the schedule's round a successor starts within 60 s
@@ -51,6 +52,7 @@ class Kind:
 KINDS: Final = {
     LEGACY_IMPORT: Kind("webapp.jobs.legacy.run_import", "legacy.import_requested"),
     CONSISTENCY_CHECK: Kind("webapp.jobs.legacy.run_check", "legacy.check_requested"),
+    LEGACY_MIRROR: Kind("webapp.jobs.legacy.run_mirror", "legacy.mirror_requested"),
 }
 
 

@@ -12,7 +12,7 @@ from webapp.clock import now
 from webapp.crypto import otp
 from webapp.db import db, transaction
 from webapp.models import User
-from webapp.services import audit, sessions
+from webapp.services import audit, legacy_outbox, sessions
 from webapp.services.errors import InvalidInput, ServiceError
 from webapp.services.vault import TOTP_SECRET, Locked, Vault
 
@@ -133,6 +133,7 @@ def confirm_enrolment(sid: str, user_id: int, code: str) -> str:
         if enabled is None:
             raise AlreadyEnabled
         audit.record("second_factor.enabled", subject_id=user_id, factor="totp")
+        legacy_outbox.note(session, user_id, "second_factor")
         return _end_others(sid, user_id)
 
 
@@ -150,6 +151,7 @@ def disable(sid: str, user_id: int) -> str:
         ).one_or_none()
         if had is not None:
             audit.record("second_factor.disabled", subject_id=user_id, factor="totp")
+            legacy_outbox.note(session, user_id, "second_factor")
         return _end_others(sid, user_id)
 
 

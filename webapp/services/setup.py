@@ -46,11 +46,12 @@ def create_first_admin(
     Raises SetupDone, InvalidUsername, UsernameTaken, UnacceptablePassword.
     """
     check_setup_token(token)
-    user = new_account(username, password, is_admin=True)
+    account = new_account(username, password, is_admin=True)
+    user = account.user
     with transaction() as session:
         lock("first account", session)
         check_setup_token(token)
-        add_account(user)
+        add_account(account)
         with login.acting_as(user.id, user.username):
             return login.open_for(user.id, is_admin=True, replaces=replaces)
 

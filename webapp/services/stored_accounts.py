@@ -13,6 +13,7 @@ from sqlalchemy import Row, Select, and_, case, or_, select
 from sqlalchemy.orm import Session
 
 from webapp.db import Base
+from webapp.legacy.keys import VALUE, LegacyKey
 from webapp.models import ApiKey, ApiKeyVersion, DataKey, User
 from webapp.services.key_payload import Payload
 from webapp.services.keyring import current_keyring
@@ -49,6 +50,7 @@ class Account:
     is_admin: bool
     is_untouched: bool
     is_self_registered: bool
+    created_at: datetime
     second_factor: Literal["none", "prepared", "enabled"]
     keys: Mapping[str, OpenedKey]
 
@@ -73,12 +75,22 @@ def load(
     return {user.username_folded: _opened(user, wrapped[user.id], keys[user.id]) for user in users}
 
 
+def as_legacy(name: str, payload: Payload) -> LegacyKey:
+    """Return a stored key in the form of the predecessor's, to compare or to write it."""
+    if isinstance(payload.value, str):
+        parts = {VALUE: payload.value} if payload.value else {}
+    else:
+        parts = dict(payload.value)
+    return LegacyKey(name, parts, payload.legacy_tokens)
+
+
 _ACCOUNT_COLUMNS = (
     User.id,
     User.username,
     User.username_folded,
     User.is_admin,
     User.self_registered,
+    User.created_at,
     User.fingerprint_key,
     or_(User.imported_digest.is_not(None), User.password_hash.startswith("$2")).label(
         "is_untouched"
@@ -151,6 +163,7 @@ def _opened(user: Row[Any], wrapped: Sequence[WrappedKey], keys: Sequence[Row[An
         user.is_admin,
         bool(user.is_untouched),
         user.self_registered,
+        user.created_at,
         user.second_factor,
         opened,
     )

@@ -1,6 +1,6 @@
 """Rows of `users`: found by name, inserted, and ensured to be there."""
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -9,8 +9,8 @@ from webapp.db import db, transaction
 from webapp.legacy.records import RejectedRecord, check_username
 from webapp.models import User
 from webapp.models.users import fold
-from webapp.services import audit, legacy_lookup
-from webapp.services.vault import PASSWORD_DIGEST, Vault
+from webapp.services import audit, legacy_lookup, legacy_outbox
+from webapp.services.vault import LEGACY_HASH, PASSWORD_DIGEST, Vault
 
 
 def ensure_user_in_database(username: str, password_hash: str, is_admin: bool = False) -> User:
@@ -54,8 +54,11 @@ def find_user(username: str) -> User | None:
     return db.session.scalars(_by_name(username)).one_or_none()
 
 
-def insert_user(session: Session, user: User) -> bool:
-    """Insert `user` with its audit events; False when the name is taken, whoever was first."""
+def insert_user(session: Session, user: User, *, legacy_hash: str | None = None) -> bool:
+    """Insert `user` with its audit events; False when the name is taken, whoever was first.
+
+    `legacy_hash` is its password in a form that the predecessor reads, for the mirror.
+    """
     try:
         with session.begin_nested():
             session.add(user)
@@ -64,6 +67,10 @@ def insert_user(session: Session, user: User) -> bool:
     audit.record("account.created", subject_id=user.id)
     if user.is_admin:
         audit.record("account.admin_granted", subject_id=user.id)
+    if legacy_hash is not None:
+        sealed = Vault.load_for_sealing(user.id).seal(LEGACY_HASH, legacy_hash.encode("ascii"))
+        session.execute(update(User).where(User.id == user.id).values(legacy_hash=sealed))
+    legacy_outbox.note(session, user.id, "account")
     return True
 
 

@@ -22,6 +22,7 @@ from webapp.services.keyring import current_keyring
 API_KEY = "api-key"
 FINGERPRINT_KEY = "fingerprint-key"
 PASSWORD_DIGEST = "password-digest"  # noqa: S105 - a purpose, not a password
+LEGACY_HASH = "legacy-hash"
 TOTP_SECRET = "totp-secret"  # noqa: S105 - a purpose, not a secret
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.legacy_folder import LegacyFolder, record, sha256_of
-from webapp.legacy import mirror, replace
+from webapp.legacy import files, mirror, replace
 from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.keys import VALUE, LegacyKey
-from webapp.legacy.mirror import Guard, Wanted, Written
+from webapp.legacy.mirror import Guard, Wanted, Written, WrittenBack
 from webapp.legacy.records import LegacySecondFactor, LegacyUser
 from webapp.legacy.users_json import open_snapshot
 
@@ -48,7 +48,17 @@ def write(
     permit: Callable[[], None] = nothing,
     before: Callable[[Sequence[Written]], None] = nothing,
 ) -> list[Written]:
-    return mirror.write_back(folder.path, (), wanted, Guard(before, permit, nothing))
+    return list(write_back(folder, *wanted, permit=permit, before=before).accounts)
+
+
+def write_back(
+    folder: LegacyFolder,
+    *wanted: Wanted,
+    permit: Callable[[], None] = nothing,
+    before: Callable[[Sequence[Written]], None] = nothing,
+) -> WrittenBack:
+    guard = Guard(before, permit, nothing, lambda: files.stamp(folder.path).text)
+    return mirror.write_back(folder.path, (), wanted, guard)
 
 
 def raw(folder: LegacyFolder) -> dict[str, Any]:
@@ -273,6 +283,19 @@ def test_a_write_into_the_file_that_is_being_replaced_is_kept(
     assert "new" in users
     assert done.before is not None
     assert not done.before.is_admin
+
+
+def test_it_says_which_state_became_which(folder: LegacyFolder) -> None:
+    before = files.stamp(folder.path).text
+    done = write_back(folder, Wanted(username="bob", is_admin=True))
+    assert (done.from_state, done.to_state) == (before, files.stamp(folder.path).text)
+    assert before != done.to_state
+    disturbed = write_back(
+        folder,
+        Wanted(username="bob", is_admin=False),
+        permit=once(lambda: predecessor_saves(folder, lambda users: users["bob"].update(name="R"))),
+    )
+    assert disturbed.from_state != done.to_state  # what was overtaken does not count
 
 
 def test_a_rewrite_of_an_old_copy_is_found_and_done_again(

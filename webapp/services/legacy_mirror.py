@@ -1,0 +1,347 @@
+"""Applying the outbox: what was changed here is written into the predecessor's files.
+
+In the order of the notes, many at a time, since a file of any size is read and replaced once for a
+batch. A note is settled once a reading of the file has found what was written. Killed at any
+moment, the next worker writes the same again, which changes nothing. With a worker, Redis or the
+disk away the notes wait.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, timedelta
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Row, select, update
+from sqlalchemy.orm import Session
+
+from webapp.clock import now
+from webapp.config import current_settings
+from webapp.crypto.hashing import is_bcrypt
+from webapp.db import db, transaction
+from webapp.legacy import files, mirror
+from webapp.legacy.files import LegacyUnreadable
+from webapp.legacy.keys import LegacyKey
+from webapp.legacy.mirror import Guard, Wanted, Written
+from webapp.legacy.records import LegacySecondFactor
+from webapp.models import OutboxEntry, Run, User
+from webapp.services import legacy_outbox, runs, stored_accounts
+from webapp.services.legacy_migration import LegacyFilesUnreadable, configured_folder
+from webapp.services.runs import Lease
+from webapp.services.vault import LEGACY_HASH, PASSWORD_DIGEST, TOTP_SECRET, Locked, Vault
+
+BATCH: Final = 500
+"""Notes settled together."""
+_WATCHED_FOR: Final = timedelta(hours=1)
+"""How long a run looks after what earlier ones wrote; after that the consistency check does."""
+_MOST_WATCHED: Final = 2000
+_NO_HASH: Final = (
+    "the earlier application has no such account, and none can be made: only an Argon2id hash of"
+    " its password is left, which that application does not read"
+)
+_ABSENT: Final = "the earlier application has no such account"
+_LOCKED_KEY: Final = "the key does not open here, so it cannot be written"
+_LOCKED_FACTOR: Final = "the second factor does not open here, so it cannot be written"
+
+
+class Place(NamedTuple):
+    """What a note is about: a field of an account."""
+
+    user_id: int
+    field: str
+    key_name: str
+
+
+def run_mirror(run_id: int) -> None:
+    """Do the work of a run in the background.
+
+    Raises LegacyNotConfigured, and LegacyFilesUnreadable when a file cannot be read or written; the
+    notes then wait, and say why.
+    """
+    with runs.working(runs.take(run_id)) as lease:
+        folder = configured_folder()
+        counts = {"fields_written": 0, "fields_left": 0, "fields_reverted": _requeue_reverted()}
+        while notes := _waiting_notes():
+            lease.renew()
+            batch = _Batch(lease, notes)
+            try:
+                done = mirror.write_back(
+                    folder, current_settings().legacy_encryption_keys, batch.wanted, batch.guard()
+                )
+            except LegacyUnreadable as error:
+                batch.postpone(f"{error}.")
+                raise LegacyFilesUnreadable(f"{error}.") from error
+            batch.settle(done, counts)
+        state = files.stamp(folder, current_settings().legacy_encryption_keys).text
+        with transaction() as session:
+            lease.checkpoint(session, source=state)
+            runs.finish(lease, counts=counts)
+
+
+def revert_is_possible(state: str) -> bool:
+    """Whether somebody has changed the files since the last run, and that run is still watched.
+
+    A rewrite of an old copy by the predecessor undoes what was written; `state` is a stamp.
+    """
+    last = runs.latest(runs.LEGACY_MIRROR, status="finished")
+    if last is None or last.source == state:
+        return False
+    recent = select(OutboxEntry.id).where(OutboxEntry.applied_at > now() - _WATCHED_FOR).limit(1)
+    return db.session.scalar(recent) is not None
+
+
+def _waiting_notes() -> Sequence[Row[*tuple[Any, ...]]]:
+    rows = db.session.execute(
+        select(OutboxEntry.id, OutboxEntry.user_id, OutboxEntry.field, OutboxEntry.key_name)
+        .where(OutboxEntry.applied_at.is_(None))
+        .order_by(OutboxEntry.id)
+        .limit(BATCH)
+    ).all()
+    db.session.rollback()
+    return rows
+
+
+def _requeue_reverted() -> int:
+    """Note again what was written lately and is in the files as it was before; return how many.
+
+    What is neither as before nor as written was changed by the predecessor later, and is kept.
+    """
+    latest: dict[Place, Row[*tuple[Any, ...]]] = {}
+    for row in db.session.execute(
+        select(
+            OutboxEntry.user_id,
+            OutboxEntry.field,
+            OutboxEntry.key_name,
+            OutboxEntry.before,
+            OutboxEntry.after,
+            OutboxEntry.applied_at,
+            User.username,
+        )
+        .join(User, User.id == OutboxEntry.user_id)
+        .where(OutboxEntry.created_at > now() - 2 * _WATCHED_FOR)
+        .order_by(OutboxEntry.id.desc())
+        .limit(_MOST_WATCHED)
+    ):
+        latest.setdefault(Place(row.user_id, row.field, row.key_name), row)
+    db.session.rollback()
+    watched = {place: row for place, row in latest.items() if row.applied_at and row.after}
+    if not watched:
+        return 0
+    found = _look_up({row.username for row in watched.values()})
+    with transaction() as session:
+        reverted = [
+            place
+            for place, row in watched.items()
+            if row.before != row.after
+            and _fingerprint(found[row.username], place, _vault(place.user_id)) == row.before
+        ]
+        for place in reverted:
+            legacy_outbox.note(session, place.user_id, place.field, place.key_name)  # type: ignore[arg-type]
+    return len(reverted)
+
+
+def _look_up(usernames: set[str]) -> Mapping[str, Written]:
+    names = sorted(usernames)
+    keys = current_settings().legacy_encryption_keys
+    try:
+        return dict(zip(names, mirror.look_up(configured_folder(), keys, names), strict=True))
+    except LegacyUnreadable as error:
+        raise LegacyFilesUnreadable(f"{error}.") from error
+
+
+def _fingerprint(found: Written, place: Place, vault: Vault) -> str:
+    return legacy_outbox.fingerprint(vault, found.before, place.field, place.key_name)
+
+
+def _vault(user_id: int) -> Vault:
+    return Vault.load_for_sealing(user_id)
+
+
+@dataclass
+class _Account:
+    """What is to be written of one account, and what of it cannot be."""
+
+    wanted: Wanted
+    problems: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+class _Batch:
+    """Some notes on their way into the files."""
+
+    def __init__(self, lease: Lease, notes: Sequence[Row[*tuple[Any, ...]]]) -> None:
+        self._lease = lease
+        self._ids = [note.id for note in notes]
+        self._notes: dict[Place, list[int]] = defaultdict(list)
+        for note in notes:
+            self._notes[Place(note.user_id, note.field, note.key_name)].append(note.id)
+        fields: dict[int, set[tuple[str, str]]] = defaultdict(set)
+        for place in self._notes:
+            fields[place.user_id].add((place.field, place.key_name))
+        self._accounts = _read_accounts(fields)
+        self._user_ids = list(self._accounts)
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        return [self._accounts[user_id].wanted for user_id in self._user_ids]
+
+    def guard(self) -> Guard:
+        folder = configured_folder()
+        keys = current_settings().legacy_encryption_keys
+        return Guard(
+            self._store_before,
+            self._confirm,
+            self._lease.renew,
+            lambda: files.stamp(folder, keys).text,
+        )
+
+    def settle(self, done: mirror.WrittenBack, counts: dict[str, int]) -> None:
+        """Settle the notes, with the run's progress, in one transaction. Raises LeaseLost."""
+        accounts = dict(zip(self._user_ids, done.accounts, strict=True))
+        with transaction() as session:
+            for user_id, places in self._by_user().items():
+                self._settle_account(session, accounts[user_id], places, counts)
+            if done.from_state and done.to_state and done.from_state != done.to_state:
+                # What was written is here already: nobody has to import it.
+                session.execute(
+                    update(Run)
+                    .where(
+                        Run.kind == runs.LEGACY_IMPORT,
+                        Run.status == "finished",
+                        Run.source == done.from_state,
+                    )
+                    .values(source=done.to_state)
+                )
+            cursor = self._lease.cursor = self._lease.cursor + len(self._ids)
+            self._lease.checkpoint(session, cursor=cursor, counts=counts)
+
+    def postpone(self, problem: str) -> None:
+        """Let the notes wait, and say why. Raises LeaseLost."""
+        with transaction() as session:
+            session.execute(
+                update(OutboxEntry).where(OutboxEntry.id.in_(self._ids)).values(problem=problem)
+            )
+            self._lease.checkpoint(session)
+
+    def _settle_account(
+        self, session: Session, done: Written, places: Sequence[Place], counts: dict[str, int]
+    ) -> None:
+        vault = _vault(places[0].user_id)
+        known = self._accounts[places[0].user_id].problems
+        for place in places:
+            problem = done.problem or known.get((place.field, place.key_name))
+            after = legacy_outbox.fingerprint(vault, done.after, place.field, place.key_name)
+            session.execute(
+                update(OutboxEntry)
+                .where(OutboxEntry.id.in_(self._notes[place]))
+                .values(applied_at=now(), problem=problem, after=None if problem else after)
+            )
+            counts["fields_left" if problem else "fields_written"] += 1
+            if not problem and place.field in ("account", "password"):
+                password = legacy_outbox.fingerprint(vault, done.after, "password", "")
+                session.execute(
+                    update(User).where(User.id == place.user_id).values(legacy_password=password)
+                )
+
+    def _store_before(self, accounts: Sequence[Written]) -> None:
+        """Note what is about to be replaced, once: killed between, the next one finds its own."""
+        found = dict(zip(self._user_ids, accounts, strict=True))
+        with transaction() as session:
+            for user_id, places in self._by_user().items():
+                vault = _vault(user_id)
+                for place in places:
+                    session.execute(
+                        update(OutboxEntry)
+                        .where(OutboxEntry.id.in_(self._notes[place]), OutboxEntry.before.is_(None))
+                        .values(before=_fingerprint(found[user_id], place, vault))
+                    )
+            self._lease.checkpoint(session)
+
+    def _confirm(self) -> None:
+        """Raise LeaseLost if another worker has taken over. Asked right before a replacement."""
+        with transaction() as session:
+            self._lease.checkpoint(session)
+
+    def _by_user(self) -> Mapping[int, list[Place]]:
+        places: dict[int, list[Place]] = defaultdict(list)
+        for place in self._notes:
+            places[place.user_id].append(place)
+        return places
+
+
+def _read_accounts(fields: Mapping[int, set[tuple[str, str]]]) -> dict[int, _Account]:
+    """Return what is to be written of each account: what stands in the database now."""
+    users = db.session.scalars(
+        select(User).where(User.id.in_(fields)).execution_options(populate_existing=True)
+    ).all()
+    names = [user.username_folded for user in users]
+    stored = stored_accounts.load(db.session(), names)
+    accounts = {
+        user.id: _account(user, stored[user.username_folded], fields[user.id]) for user in users
+    }
+    db.session.rollback()
+    return accounts
+
+
+def _account(user: User, stored: stored_accounts.Account, fields: set[tuple[str, str]]) -> _Account:
+    """Return what of an account is to be written: all of it, where it is new there."""
+    vault = Vault.load(user.id)
+    is_new = ("account", "") in fields
+    problems: dict[tuple[str, str], str] = {}
+    keys: dict[str, LegacyKey | None] = {}
+    for name in stored.keys if is_new else [name for kind, name in fields if kind == "key"]:
+        key = stored.keys.get(name)
+        if key is None or key.is_deleted:
+            keys[name] = None
+        elif key.payload is None or key.payload.locked:
+            problems["key", name] = _LOCKED_KEY
+        else:
+            keys[name] = stored_accounts.as_legacy(name, key.payload)
+    factor, sets_factor = None, is_new or ("second_factor", "") in fields
+    if sets_factor and user.totp_enabled_at is not None:
+        try:
+            secret = vault.open(TOTP_SECRET, user.totp_secret or "").decode("ascii")
+            factor = LegacySecondFactor(secret, True)
+        except Locked:
+            sets_factor, problems["second_factor", ""] = False, _LOCKED_FACTOR
+    password = _password(user, vault) if is_new or ("password", "") in fields else None
+    wanted = Wanted(
+        username=user.username,
+        record=_record(user, password) if is_new and password else None,
+        why_not=_NO_HASH if is_new else _ABSENT,
+        born_at=user.created_at if user.self_registered else None,
+        password_hash=password,
+        is_admin=user.is_admin if is_new or ("role", "") in fields else None,
+        keys=keys,
+        sets_second_factor=sets_factor,
+        second_factor=factor,
+    )
+    return _Account(wanted, problems)
+
+
+def _password(user: User, vault: Vault) -> str | None:
+    """Return the password's hash in a form that the predecessor reads, if there is one."""
+    try:
+        if user.legacy_hash:
+            return vault.open(LEGACY_HASH, user.legacy_hash).decode("ascii")
+        if user.imported_digest:
+            return vault.open(PASSWORD_DIGEST, user.imported_digest).decode("ascii")
+    except Locked:
+        return None
+    return user.password_hash if is_bcrypt(user.password_hash or "") else None
+
+
+def _record(user: User, password: str) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "name": user.name,
+        "password_hash": password,
+        "role": "admin" if user.is_admin else "user",
+        "admin_request": user.admin_requested,
+        "admin_request_reason": user.admin_request_reason,
+        "created_at": user.created_at.astimezone(UTC).replace(tzinfo=None).isoformat(),
+        "last_login": None,
+    }
+    if user.email:
+        record["email"] = user.email
+    if user.api_permissions:
+        record["api_permissions"] = dict(user.api_permissions)
+    return record
