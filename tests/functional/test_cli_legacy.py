@@ -71,6 +71,7 @@ def test_import_then_check(app: Flask) -> None:
     kinds = dict.fromkeys([kind.value for kind in Kind], 0)
     assert answer(flask(app, "check", "--json"), exit_code=1) == {
         "equal": 5,
+        "pending": 0,
         "discrepancies": {**kinds, "locked_in_legacy": 1, "only_in_database": 1},
         "items": [
             {"kind": "locked_in_legacy", "username": "emre", "key_name": "google"},

@@ -10,7 +10,9 @@ from flask import Flask
 from sqlalchemy import select, text, update
 
 from tests.conftest import MakeSettings
-from tests.legacy_folder import LegacyFolder, record
+from tests.legacy_folder import LegacyFolder, record, sha256_of
+from tests.people import TOTP, browser, sign_in
+from tests.visitor import Visitor
 from webapp import clock, create_app
 from webapp.clock import now
 from webapp.db import db, dispose_engines, transaction
@@ -232,14 +234,38 @@ def test_of_a_record_that_cannot_be_read_nothing_is_concluded(folder: LegacyFold
     check_consistency()
     write(folder, ann=record(password_hash="not a hash"))
     report = check_consistency()
-    assert found(report) == {("key_differs", "ann", "openai")}
+    assert found(report) == {("key_differs", "ann", "openai"), ("rejected_record", "ann", "")}
     assert report.equal == 1
 
 
 @pytest.mark.usefixtures("app")
 def test_a_name_that_stands_twice_is_compared_once(folder: LegacyFolder) -> None:
     write(folder, ANN=record(role="user"))
+    assert found(check_consistency()) == {("duplicate_username", "ANN", "")}
+
+
+def test_a_password_that_was_changed_there_is_seen_after_the_upgrade_here(
+    app: Flask, folder: LegacyFolder
+) -> None:
+    app.test_client_class = Visitor
+    assert sign_in(browser(app), "ann", "a password").status_code == 303
     assert found(check_consistency()) == set()
+    write(folder, ann=record(role="admin", password_hash=sha256_of("another"), api_keys={}))
+    kinds = {kind for kind, _, _ in found(check_consistency())}
+    assert kinds == {"password_differs", "key_only_in_database"}
+
+
+def test_second_factors_are_compared(app: Flask, folder: LegacyFolder) -> None:
+    prepared = {"secret": TOTP, "enabled": False}
+    folder.second_factors({"ann": prepared})
+    assert found(check_consistency()) == set()
+    folder.second_factors({"ann": {**prepared, "enabled": True}})
+    assert found(check_consistency()) == {("second_factor_differs", "ann", "")}
+    migrate_api_keys_from_json_to_db()
+    assert found(check_consistency()) == set()
+    for entries in ({"ann": {"secret": TOTP[::-1], "enabled": True}}, {}):
+        folder.second_factors(entries)
+        assert found(check_consistency()) == {("second_factor_differs", "ann", "")}
 
 
 @pytest.mark.usefixtures("app")

@@ -17,7 +17,7 @@ from webapp.legacy.records import LegacyUser
 from webapp.legacy.users_json import open_snapshot
 from webapp.models import ApiKey, ApiKeyVersion, User
 from webapp.models.users import fold
-from webapp.services import runs, stored_accounts
+from webapp.services import credentials, runs, stored_accounts
 from webapp.services.import_report import ImportReport
 from webapp.services.key_payload import Payload
 from webapp.services.keys import delete_user_api_key, get_user_api_keys, save_user_api_key
@@ -346,3 +346,24 @@ def test_one_bad_record_is_rejected_with_its_reason_and_the_rest_goes_on(
     assert finished.report["rejected"] == [
         {"name": entry.name, "reason": entry.reason} for entry in report.rejected
     ]
+
+
+def test_a_password_changed_there_is_followed_until_somebody_signs_in_here(
+    folder: LegacyFolder,
+) -> None:
+    def fits(password: str) -> bool:
+        found = credentials.find("ann")
+        assert found is not None
+        verdict = credentials.check(found, password)
+        return not verdict.refusal and credentials.confirm(found, verdict) is not None
+
+    folder.users({"ann": record(password_hash=sha256_of("first password"))})
+    run(folder)
+    folder.users({"ann": record(password_hash=sha256_of("second password"))})
+    run(folder)
+    assert not fits("first password")
+    assert fits("second password")
+    folder.users({"ann": record(password_hash=sha256_of("third password"))})
+    run(folder)
+    assert not fits("third password")
+    assert fits("second password")

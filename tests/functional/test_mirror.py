@@ -350,3 +350,39 @@ def test_in_import_mode_nothing_is_noted(make_settings: MakeSettings, folder: Le
         assert runs.latest(runs.LEGACY_MIRROR) is None
     legacy_lookup.forget(app)
     dispose_engines(app)
+
+
+def test_what_waits_is_pending_and_no_difference(app: Flask, folder: LegacyFolder) -> None:
+    save_user_api_key("ann", "openai", "new value")
+    save_user_api_key("ann", "google", "another value")
+    delete_user_api_key("ann", "slack")
+    create_account("root", PASSWORD)
+    report = check_consistency()
+    assert (report.items, report.pending) == ([], 4)
+    mirror()
+    report = check_consistency()
+    assert (report.items, report.pending) == ([], 0)
+
+
+def test_a_check_finds_a_rewrite_of_an_old_copy(app: Flask, folder: LegacyFolder) -> None:
+    old = (folder.path / "users.json").read_bytes()
+    save_user_api_key("ann", "openai", "new value")
+    create_account("root", PASSWORD)
+    mirror()
+    folder.raw(old)
+    report = check_consistency()
+    assert (report.items, report.pending) == ([], 2)
+    legacy_mirror.run_mirror(runs.start(runs.LEGACY_MIRROR).id)
+    assert there(folder, "ann").keys["openai"].parts == {VALUE: "new value"}
+    assert "root" in raw(folder)
+    assert check_consistency().pending == 0
+
+
+def test_a_check_keeps_what_the_predecessor_changed_later(app: Flask, folder: LegacyFolder) -> None:
+    save_user_api_key("ann", "openai", "new value")
+    mirror()
+    users = raw(folder)
+    users["Ann"]["api_keys"]["openai"] = folder.token("changed there later")
+    folder.users(users)
+    (item,) = check_consistency().items
+    assert (item.kind, item.key_name) == ("key_differs", "openai")

@@ -59,12 +59,15 @@ def check_command(as_json: bool) -> None:
         print_json(
             {
                 "equal": report.equal,
+                "pending": report.pending,
                 "discrepancies": dict(report.discrepancies),
                 "items": [_item(found) for found in report.items],
             }
         )
     else:
         click.echo(f"{report.equal:,} users are equal on both sides.")
+        if report.pending:
+            click.echo(f"{report.pending:,} changes wait to be written into the files.")
         for found in report.items:
             key = f" {found.key_name}" if found.key_name else ""
             click.echo(shown(f"{found.kind}: {found.username}{key}"))

@@ -19,6 +19,10 @@ class Kind(StrEnum):
     KEY_DIFFERS = "key_differs"
     LOCKED_IN_LEGACY = "locked_in_legacy"
     LOCKED_IN_DATABASE = "locked_in_database"
+    PASSWORD_DIFFERS = "password_differs"  # noqa: S105 - the name of a difference
+    SECOND_FACTOR_DIFFERS = "second_factor_differs"
+    DUPLICATE_USERNAME = "duplicate_username"
+    REJECTED_RECORD = "rejected_record"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,15 @@ class Difference:
 class StoredUser:
     """The database's side. A key that does not open with the master keys at hand is None.
 
-    Keys in the trash are not there.
+    Keys in the trash are not there. `same_password` and `same_second_factor` are None where nobody
+    can tell: a hash that was upgraded cannot be compared, nor a secret that does not open.
     """
 
     username: str
     is_admin: bool
     keys: Mapping[str, LegacyKey | None]
+    same_password: bool | None = None
+    same_second_factor: bool | None = None
 
 
 def differences(legacy: LegacyUser, stored: StoredUser) -> list[Difference]:
@@ -47,6 +54,10 @@ def differences(legacy: LegacyUser, stored: StoredUser) -> list[Difference]:
     found: list[Difference] = []
     if legacy.is_admin != stored.is_admin:
         found.append(Difference(Kind.ROLE_DIFFERS, legacy.username))
+    if stored.same_password is False:
+        found.append(Difference(Kind.PASSWORD_DIFFERS, legacy.username))
+    if stored.same_second_factor is False:
+        found.append(Difference(Kind.SECOND_FACTOR_DIFFERS, legacy.username))
     for name in sorted(legacy.keys.keys() | stored.keys.keys()):
         if name not in stored.keys:
             kinds = [Kind.KEY_ONLY_IN_LEGACY]

@@ -33,6 +33,7 @@ EVENTS = frozenset(
         "login.succeeded",
         "login.throttled",
         "logout",
+        "password.imported",
         "password.upgraded",
         "reauthentication.failed",
         "reauthentication.succeeded",

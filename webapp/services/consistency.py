@@ -23,19 +23,25 @@ from webapp.legacy.records import DuplicateName, LegacyUser, printable
 from webapp.legacy.users_json import Account, Snapshot
 from webapp.models import Discrepancy, User
 from webapp.models.users import fold
-from webapp.services import runs, stored_accounts
+from webapp.services import legacy_pending, runs, stored_accounts
 from webapp.services.keyring import current_keyring
 from webapp.services.legacy_migration import configured_folder, open_files
+from webapp.services.legacy_rows import password_state
 from webapp.services.runs import Lease
+from webapp.services.vault import TOTP_SECRET, Locked
 
 BATCH: Final = 500
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """`equal` counts the users of whom nothing differs; `items` are the open discrepancies."""
+    """`equal` counts the users of whom nothing differs; `items` are the open discrepancies.
+
+    `pending` counts the fields that wait to be written back, which are no discrepancies.
+    """
 
     equal: int
+    pending: int
     discrepancies: Mapping[str, int]
     items: Sequence[Difference]
 
@@ -47,8 +53,9 @@ def check_consistency() -> CheckReport:
     """
     lease = runs.begin(runs.CONSISTENCY_CHECK)
     with runs.working(lease):
-        equal, counts = _check(lease)
-    return CheckReport(equal, counts, open_discrepancies())
+        counts = _check(lease)
+    equal, pending = counts.pop("equal"), counts.pop("pending")
+    return CheckReport(equal, pending, counts, open_discrepancies())
 
 
 def run_check(run_id: int) -> None:
@@ -67,8 +74,8 @@ def open_discrepancies() -> list[Difference]:
     return [Difference(Kind(row.kind), row.username, row.key_name) for row in rows]
 
 
-def _check(lease: Lease) -> tuple[int, dict[str, int]]:
-    """Return how many users are equal, and the open differences by kind."""
+def _check(lease: Lease) -> dict[str, int]:
+    """Return how many users are `equal`, what is `pending`, and the open differences by kind."""
     current_keyring()  # refuses here rather than in the middle
     started_at = now()
     folder = configured_folder()
@@ -87,8 +94,9 @@ def _check(lease: Lease) -> tuple[int, dict[str, int]]:
         with transaction() as session:
             _close_others(session, lease.run_id, started_at, found.unjudged)
             counts = _open_by_kind(session)
-            runs.finish(lease, counts={"equal": found.equal, **counts})
-    return found.equal, counts
+            counts = {"equal": found.equal, "pending": found.pending, **counts}
+            runs.finish(lease, counts=counts)
+    return counts
 
 
 def _progress(lease: Lease, done: int, *, total: int | None = None) -> None:
@@ -103,24 +111,32 @@ def _compare_legacy(snapshot: Snapshot, found: "_Findings") -> Iterator[int]:
     while batch := list(islice(accounts, BATCH)):
         names = [fold(account.username) for account in batch]
         stored = stored_accounts.load(db.session(), names)
+        pending = legacy_pending.load([account.id for account in stored.values()])
         db.session.rollback()
         for account, name in zip(batch, names, strict=True):
-            _compare_account(account, stored.get(name), found)
+            _compare_account(account, stored.get(name), found, pending)
+        pending.note_reverted()
+        found.pending += pending.count
         yield len(batch)
 
 
 def _compare_account(
-    account: Account, stored: stored_accounts.Account | None, found: "_Findings"
+    account: Account,
+    stored: stored_accounts.Account | None,
+    found: "_Findings",
+    bridge: "legacy_pending.Pending",
 ) -> None:
-    if isinstance(account.user, DuplicateName):
-        return
     username = printable(account.username)
-    if stored is None:
-        found.add([Difference(Kind.ONLY_IN_LEGACY, username)])
-    elif isinstance(account.user, LegacyUser):
-        found.add(differences(account.user, _stored_side(stored)), compared=True)
-    else:
+    if isinstance(account.user, DuplicateName):
+        found.add([Difference(Kind.DUPLICATE_USERNAME, username)])
+    elif not isinstance(account.user, LegacyUser):
         found.unjudged.add(username)
+        found.add([Difference(Kind.REJECTED_RECORD, username)])
+    elif stored is None:
+        found.add([Difference(Kind.ONLY_IN_LEGACY, username)])
+    else:
+        differing = differences(account.user, _stored_side(stored, account.user))
+        found.add(bridge.without_pending(stored, account.user, differing), compared=not differing)
 
 
 def _compare_database(snapshot: Snapshot, found: "_Findings") -> Iterator[int]:
@@ -130,27 +146,55 @@ def _compare_database(snapshot: Snapshot, found: "_Findings") -> Iterator[int]:
         rows = db.session.execute(
             select(User.id, User.username).where(User.id > last).order_by(User.id).limit(BATCH)
         ).all()
+        absent = [row for row in rows if row.username not in snapshot]
+        pending = legacy_pending.load([row.id for row in absent])
         db.session.rollback()
         if not rows:
             return
-        found.add(
-            [
-                Difference(Kind.ONLY_IN_DATABASE, row.username)
-                for row in rows
-                if row.username not in snapshot
-            ]
-        )
+        drift = [row for row in absent if not pending.is_new_there(row.id)]
+        found.add([Difference(Kind.ONLY_IN_DATABASE, row.username) for row in drift])
+        pending.note_reverted()
+        found.pending += pending.count
         last = rows[-1].id
         yield len(rows)
 
 
-def _stored_side(account: stored_accounts.Account) -> StoredUser:
+def _stored_side(account: stored_accounts.Account, legacy: LegacyUser) -> StoredUser:
     keys = {
         name: stored_accounts.as_legacy(name, key.payload) if key.payload else None
         for name, key in account.keys.items()
         if not key.is_deleted
     }
-    return StoredUser(account.username, account.is_admin, keys)
+    return StoredUser(
+        account.username,
+        account.is_admin,
+        keys,
+        same_password=_same_password(account, legacy),
+        same_second_factor=_same_second_factor(account, legacy),
+    )
+
+
+def _same_password(account: stored_accounts.Account, legacy: LegacyUser) -> bool | None:
+    if not account.legacy_password:
+        return None if account.legacy_password is None else False
+    try:
+        known = account.vault.fingerprint(password_state(legacy.password_hash))
+    except Locked:
+        return None
+    return known == account.legacy_password
+
+
+def _same_second_factor(account: stored_accounts.Account, legacy: LegacyUser) -> bool | None:
+    """Whether both sides ask for the same codes; one that is only prepared is not asked for."""
+    factor = legacy.second_factor
+    asked = factor.secret if factor and factor.enabled else None
+    if account.second_factor != "enabled":
+        return asked is None
+    try:
+        secret = account.vault.open(TOTP_SECRET, account.sealed_totp or "")
+    except Locked:
+        return None
+    return asked is not None and secret == asked.encode("ascii")
 
 
 def _upsert(session: Session, run_id: int, batch: Sequence[Difference]) -> None:
@@ -207,12 +251,14 @@ def _open_by_kind(session: Session) -> dict[str, int]:
 class _Findings:
     """What a check has found so far, on disk: SQLite removes the file's name at once.
 
-    `equal` counts the accounts of which nothing differs. `unjudged` are those whose record in the
-    file cannot be read: nothing is concluded about them.
+    `equal` counts the accounts of which nothing differs, `pending` what waits to be written back
+    and is no difference therefore. `unjudged` are those whose record in the file cannot be read:
+    nothing is concluded about them.
     """
 
     def __init__(self) -> None:
         self.equal = 0
+        self.pending = 0
         self.unjudged: set[str] = set()
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.execute("PRAGMA journal_mode=OFF")

@@ -2,7 +2,8 @@
 
 What is new is created. What exists is left as it is, save keys: one that the user does not have
 here is added, and one that still is as it was imported gets a newer value of the predecessor as a
-new version. Nothing is ever deleted, and no role of an existing account changes.
+new version. Until somebody signs in here, a password that they change in the predecessor comes over
+too. Nothing is ever deleted, and no role of an existing account changes.
 """
 
 from collections import Counter
@@ -19,9 +20,9 @@ from webapp.legacy.records import LegacySecondFactor, LegacyUser
 from webapp.models import User
 from webapp.models.users import fold
 from webapp.services import audit, key_store, stored_accounts
-from webapp.services.legacy_rows import create_accounts, payload_of
+from webapp.services.legacy_rows import create_accounts, password, password_state, payload_of
 from webapp.services.stored_accounts import IMPORT, Account, OpenedKey
-from webapp.services.vault import TOTP_SECRET, Vault
+from webapp.services.vault import TOTP_SECRET, Locked, Vault
 
 Counts = Counter[str]
 """What became of accounts and keys, by the names of the import's report."""
@@ -90,9 +91,13 @@ def _existing(
 def _update(session: Session, user: LegacyUser, account: Account) -> None:
     imported = [key for key in user.keys.values() if _is_imported(key, account.keys.get(key.name))]
     factor = _factor_to_import(user, account)
-    if not imported and not factor:
+    new_password = _has_new_password(user, account)
+    if not imported and not factor and not new_password:
         return
     vault = Vault.load_for_sealing(account.id)
+    if new_password:
+        session.execute(update(User).where(User.id == account.id).values(password(user, vault)))
+        audit.record("password.imported", subject_id=account.id)
     for key in imported:
         _add_version(session, vault, key, account.keys.get(key.name))
     if factor:
@@ -135,6 +140,20 @@ def _is_imported(key: LegacyKey, stored: OpenedKey | None) -> bool:
     if not stored.is_as_imported or stored.payload == payload_of(key):
         return False
     return not key.is_locked or (stored.payload is not None and stored.payload.locked)
+
+
+def _has_new_password(user: LegacyUser, account: Account) -> bool:
+    """Whether the password was changed in the predecessor by somebody who never signed in here.
+
+    Whoever has signed in here decides here; the consistency check shows the difference.
+    """
+    if not account.is_untouched or not account.legacy_password:
+        return False
+    try:
+        known = account.vault.fingerprint(password_state(user.password_hash))
+    except Locked:
+        return False
+    return known != account.legacy_password
 
 
 def _factor_to_import(user: LegacyUser, account: Account) -> LegacySecondFactor | None:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, cast
 
 from sqlalchemy import Row, select, update
 from sqlalchemy.orm import Session
@@ -27,6 +27,8 @@ from webapp.legacy.records import LegacySecondFactor
 from webapp.models import OutboxEntry, Run, User
 from webapp.services import legacy_outbox, runs, stored_accounts
 from webapp.services.legacy_migration import LegacyFilesUnreadable, configured_folder
+from webapp.services.legacy_outbox import Field
+from webapp.services.legacy_pending import Place, is_reverted
 from webapp.services.runs import Lease
 from webapp.services.vault import LEGACY_HASH, PASSWORD_DIGEST, TOTP_SECRET, Locked, Vault
 
@@ -42,14 +44,6 @@ _NO_HASH: Final = (
 _ABSENT: Final = "the earlier application has no such account"
 _LOCKED_KEY: Final = "the key does not open here, so it cannot be written"
 _LOCKED_FACTOR: Final = "the second factor does not open here, so it cannot be written"
-
-
-class Place(NamedTuple):
-    """What a note is about: a field of an account."""
-
-    user_id: int
-    field: str
-    key_name: str
 
 
 def run_mirror(run_id: int) -> None:
@@ -132,11 +126,10 @@ def _requeue_reverted() -> int:
         reverted = [
             place
             for place, row in watched.items()
-            if row.before != row.after
-            and _fingerprint(found[row.username], place, _vault(place.user_id)) == row.before
+            if is_reverted(row, _fingerprint(found[row.username], place, _vault(place.user_id)))
         ]
         for place in reverted:
-            legacy_outbox.note(session, place.user_id, place.field, place.key_name)  # type: ignore[arg-type]
+            legacy_outbox.note(session, place.user_id, cast("Field", place.field), place.key_name)
     return len(reverted)
 
 

@@ -64,6 +64,16 @@ def password_state(password_hash: str) -> bytes:
     return b"password\0" + password_hash.encode()
 
 
+def password(user: LegacyUser, vault: Vault) -> dict[str, str | None]:
+    """Return the columns of `users` that hold the predecessor's password."""
+    digest = user.password_hash if user.has_sha256_hash else None
+    return {
+        "password_hash": None if digest else user.password_hash,
+        "imported_digest": vault.seal(PASSWORD_DIGEST, digest.encode()) if digest else None,
+        "legacy_password": vault.fingerprint(password_state(user.password_hash)),
+    }
+
+
 def create_accounts(session: Session, users: Sequence[LegacyUser]) -> None:
     """Create an account for each of `users`. Inside `transaction()`.
 
@@ -116,17 +126,15 @@ class _Rows:
 
 def _user_row(user_id: int, user: LegacyUser, vault: Vault, at: datetime) -> Row:
     factor = user.second_factor
-    digest = (
-        vault.seal(PASSWORD_DIGEST, user.password_hash.encode()) if user.has_sha256_hash else None
-    )
+    hashes = password(user, vault)
     return (
         user_id,
         user.username,
         fold(user.username),
         user.name,
         user.email,
-        None if user.has_sha256_hash else user.password_hash,
-        digest,
+        hashes["password_hash"],
+        hashes["imported_digest"],
         user.is_admin,
         False,
         user.admin_request,
@@ -136,7 +144,7 @@ def _user_row(user_id: int, user: LegacyUser, vault: Vault, at: datetime) -> Row
         at if factor and factor.enabled else None,
         0,
         vault.sealed_fingerprint_key(),
-        vault.fingerprint(password_state(user.password_hash)),
+        hashes["legacy_password"],
         user.api_keys_updated or (at if user.keys else None),
         user.created_at or at,
         user.last_login,

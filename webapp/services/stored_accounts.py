@@ -52,6 +52,10 @@ class Account:
     is_self_registered: bool
     created_at: datetime
     second_factor: Literal["none", "prepared", "enabled"]
+    sealed_totp: str | None = field(repr=False)
+    legacy_password: str | None
+    """Fingerprint of the predecessor's hash; see models/users.py."""
+    vault: Vault = field(repr=False, compare=False)
     keys: Mapping[str, OpenedKey]
 
 
@@ -92,6 +96,8 @@ _ACCOUNT_COLUMNS = (
     User.self_registered,
     User.created_at,
     User.fingerprint_key,
+    User.totp_secret,
+    User.legacy_password,
     or_(User.imported_digest.is_not(None), User.password_hash.startswith("$2")).label(
         "is_untouched"
     ),
@@ -165,6 +171,9 @@ def _opened(user: Row[Any], wrapped: Sequence[WrappedKey], keys: Sequence[Row[An
         user.self_registered,
         user.created_at,
         user.second_factor,
+        user.totp_secret,
+        user.legacy_password,
+        vault,
         opened,
     )
 

@@ -154,6 +154,7 @@ class Vault:
         return self._fingerprint_key
 
     def _add_data_key(self, session: Session) -> None:
+        kept_fingerprint_key = self._has_fingerprint_key()
         data_key, row = self.create_data_key()
         session.execute(
             insert(DataKey).values(
@@ -167,7 +168,11 @@ class Vault:
         session.execute(
             update(User)
             .where(User.id == self.user_id)
-            .values(fingerprint_key=self.sealed_fingerprint_key())
+            .values(
+                fingerprint_key=self.sealed_fingerprint_key(),
+                # A fingerprint of the lost key is equal to nothing any more.
+                legacy_password=User.legacy_password if kept_fingerprint_key else None,
+            )
         )
 
     def create_data_key(self) -> tuple[OpenDataKey, WrappedKey]:
