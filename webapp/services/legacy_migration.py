@@ -134,7 +134,7 @@ def _import_batch(
     for left in reversed(range(_TRIES)):
         try:
             with transaction() as session:
-                counts, strangers = legacy_accounts.write(session, users)
+                counts, strangers = legacy_accounts.write(session, users, run_id=lease.run_id)
                 refused = [*rejected, *_refused(strangers)]
                 report = before.plus(counts, refused, warnings)
                 lease.checkpoint(

@@ -35,6 +35,7 @@ _USER_COLUMNS = (
     "totp_enabled_at",
     "totp_last_step",
     "fingerprint_key",
+    "import_run_id",
     "api_keys_updated_at",
     "created_at",
     "last_login_at",
@@ -47,6 +48,7 @@ _VERSION_COLUMNS = (
     "sealed_value",
     "fingerprint",
     "source",
+    "run_id",
     "created_by_id",
     "created_at",
 )
@@ -58,14 +60,15 @@ def payload_of(key: LegacyKey) -> Payload:
     return Payload(value, key.locked)
 
 
-def create_accounts(session: Session, users: Sequence[LegacyUser]) -> None:
+def create_accounts(session: Session, users: Sequence[LegacyUser], run_id: int | None) -> None:
     """Create an account for each of `users`. Inside `transaction()`.
 
-    Raises IntegrityError where one exists.
+    `run_id` is the import's, by which it can be undone; None for who came by signing in. Raises
+    IntegrityError where one exists.
     """
     user_ids = reserve_ids(session, User, len(users))
     key_ids = iter(reserve_ids(session, ApiKey, sum(len(user.keys) for user in users)))
-    rows = _Rows(current_keyring())
+    rows = _Rows(current_keyring(), run_id)
     for user_id, user in zip(user_ids, users, strict=True):
         rows.add(user_id, user, [next(key_ids) for _ in user.keys])
     insert_rows(session, User, _USER_COLUMNS, rows.users)
@@ -82,8 +85,9 @@ def create_accounts(session: Session, users: Sequence[LegacyUser]) -> None:
 class _Rows:
     """The rows of a batch, sealed."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, run_id: int | None) -> None:
         self._keyring = keyring
+        self._run_id = run_id
         self._at = now()
         self.users: list[Row] = []
         self.data_keys: list[Row] = []
@@ -97,7 +101,7 @@ class _Rows:
         self.data_keys.append(
             (user_id, data_key.number, data_key.wrapped_key, data_key.master_key_id, at)
         )
-        self.users.append(_user_row(user_id, user, vault, at))
+        self.users.append(_user_row(user_id, user, vault, self._run_id, at))
         for key_id, (name, key) in zip(key_ids, user.keys.items(), strict=True):
             payload = payload_of(key)
             sealed = vault.seal(API_KEY, payload.to_bytes(), name, 1)
@@ -105,10 +109,12 @@ class _Rows:
                 None if payload.locked else vault.fingerprint(fingerprinted(payload.value))
             )
             self.keys.append((key_id, user_id, name, 1, at, at))
-            self.versions.append((key_id, 1, sealed, fingerprint, IMPORT, None, at))
+            self.versions.append((key_id, 1, sealed, fingerprint, IMPORT, self._run_id, None, at))
 
 
-def _user_row(user_id: int, user: LegacyUser, vault: Vault, at: datetime) -> Row:
+def _user_row(
+    user_id: int, user: LegacyUser, vault: Vault, run_id: int | None, at: datetime
+) -> Row:
     factor = user.second_factor
     digest = (
         vault.seal(PASSWORD_DIGEST, user.password_hash.encode()) if user.has_sha256_hash else None
@@ -130,6 +136,7 @@ def _user_row(user_id: int, user: LegacyUser, vault: Vault, at: datetime) -> Row
         at if factor and factor.enabled else None,
         0,
         vault.sealed_fingerprint_key(),
+        run_id,
         user.api_keys_updated or (at if user.keys else None),
         user.created_at or at,
         user.last_login,
