@@ -1,7 +1,7 @@
-"""Import and consistency check as jobs. The argument is the id of a run."""
+"""Import, its undoing and the consistency check as jobs. The argument is the id of a run."""
 
 from webapp.jobs.context import carry_out
-from webapp.services import consistency, legacy_migration
+from webapp.services import consistency, legacy_migration, legacy_undo
 
 
 def run_import(run_id: int) -> None:
@@ -10,3 +10,7 @@ def run_import(run_id: int) -> None:
 
 def run_check(run_id: int) -> None:
     carry_out(consistency.run_check, run_id)
+
+
+def run_undo(run_id: int) -> None:
+    carry_out(legacy_undo.run_undo, run_id)

@@ -75,7 +75,7 @@ def create_accounts(session: Session, users: Sequence[LegacyUser], run_id: int |
     insert_rows(session, DataKey, _DATA_KEY_COLUMNS, rows.data_keys)
     insert_rows(session, ApiKey, _KEY_COLUMNS, rows.keys)
     insert_rows(session, ApiKeyVersion, _VERSION_COLUMNS, rows.versions)
-    about: list[tuple[int, audit.Details]] = [
+    about: list[tuple[int | None, audit.Details]] = [
         (user_id, {"username": user.username, "keys": len(user.keys)})
         for user_id, user in zip(user_ids, users, strict=True)
     ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, and_, case, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, case, or_, select
 from sqlalchemy.orm import Session
 
 from webapp.db import Base
@@ -73,6 +73,11 @@ def load(
     return {user.username_folded: _opened(user, wrapped[user.id], keys[user.id]) for user in users}
 
 
+IS_UNTOUCHED: ColumnElement[bool] = or_(
+    User.imported_digest.is_not(None), User.password_hash.startswith("$2")
+)
+"""Whether the password still is the predecessor's: signing in once puts ours in its place."""
+
 _ACCOUNT_COLUMNS = (
     User.id,
     User.username,
@@ -80,9 +85,7 @@ _ACCOUNT_COLUMNS = (
     User.is_admin,
     User.self_registered,
     User.fingerprint_key,
-    or_(User.imported_digest.is_not(None), User.password_hash.startswith("$2")).label(
-        "is_untouched"
-    ),
+    IS_UNTOUCHED.label("is_untouched"),
     case(
         (User.totp_secret.is_(None), "none"),
         (User.totp_enabled_at.is_(None), "prepared"),
