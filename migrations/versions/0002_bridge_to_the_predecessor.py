@@ -71,8 +71,29 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("legacy_password", sa.String(length=12), nullable=True))
         batch_op.add_column(sa.Column("legacy_hash", sa.Text(), nullable=True))
 
+    # To remove an account the database looks for rows that refer to it.
+    op.create_index(
+        "ix_api_key_versions_created_by_id",
+        "api_key_versions",
+        ["created_by_id"],
+        unique=False,
+        sqlite_where=sa.text("created_by_id IS NOT NULL"),
+        postgresql_where=sa.text("created_by_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_audit_events_actor_id",
+        "audit_events",
+        ["actor_id"],
+        unique=False,
+        sqlite_where=sa.text("actor_id IS NOT NULL"),
+        postgresql_where=sa.text("actor_id IS NOT NULL"),
+    )
+
 
 def downgrade() -> None:
+    op.drop_index("ix_audit_events_actor_id", "audit_events")
+    op.drop_index("ix_api_key_versions_created_by_id", "api_key_versions")
+
     with op.batch_alter_table("users", schema=None, recreate=_IN_PLACE) as batch_op:
         batch_op.drop_column("legacy_hash")
         batch_op.drop_column("legacy_password")

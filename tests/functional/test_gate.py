@@ -42,6 +42,7 @@ ROUTES = {
     ("GET", "/admin/runs"): ADMIN,
     ("GET", "/admin/runs/<int:run_id>"): ADMIN,
     ("GET", "/admin/consistency"): ADMIN,
+    ("POST", "/admin/runs/<int:run_id>/undo"): ADMIN,
     ("POST", "/admin/import"): ADMIN,
     ("POST", "/admin/check"): ADMIN,
 }

@@ -244,6 +244,22 @@ def test_a_key_as_it_was_imported_takes_a_newer_value_as_a_new_version(
     assert [(v.version, v.source) for v in found] == [(1, "import"), (2, "import")]
 
 
+def test_what_an_import_creates_bears_its_number(folder: LegacyFolder) -> None:
+    folder.users({"ann": record(api_keys={"openai": "old"})})
+    run(folder)
+    first = runs.latest(runs.LEGACY_IMPORT)
+    folder.users({"ann": record(api_keys={"openai": "newer", "slack": "added"}), "bob": record()})
+    run(folder)
+    second = runs.latest(runs.LEGACY_IMPORT)
+    assert first is not None
+    assert second is not None
+    assert (user("ann").import_run_id, user("bob").import_run_id) == (first.id, second.id)
+    assert [v.run_id for v in versions("ann", "openai")] == [first.id, second.id]
+    assert [v.run_id for v in versions("ann", "slack")] == [second.id]
+    save_user_api_key("ann", "openai", "saved here")
+    assert [v.run_id for v in versions("ann", "openai")] == [first.id, second.id, None]
+
+
 def test_a_key_that_vanished_from_the_file_stays(folder: LegacyFolder) -> None:
     folder.users({"ann": record(api_keys={"openai": folder.token("old")})})
     run(folder)

@@ -169,8 +169,10 @@ def failing_batch(monkeypatch: pytest.MonkeyPatch) -> dict[int, BaseException]:
     original = legacy_accounts.write
     calls: list[int] = []
 
-    def write(session: Session, users: Sequence[LegacyUser]) -> legacy_accounts.Outcome:
-        outcome = original(session, users)
+    def write(
+        session: Session, users: Sequence[LegacyUser], *, run_id: int | None
+    ) -> legacy_accounts.Outcome:
+        outcome = original(session, users, run_id=run_id)
         calls.append(len(users))
         if len(calls) in faults:
             raise faults[len(calls)]
@@ -278,11 +280,11 @@ def test_an_account_that_somebody_makes_during_its_batch_is_tried_again(
 ) -> None:
     folder.users(accounts("value", 3))
 
-    def create(session: Session, users: Sequence[LegacyUser]) -> None:
+    def create(session: Session, users: Sequence[LegacyUser], run_id: int | None) -> None:
         if len(users) == 3:
             with ThreadPoolExecutor(1) as somebody:
                 somebody.submit(sign_up).result()
-        create_accounts(session, users)
+        create_accounts(session, users, run_id)
 
     def sign_up() -> None:
         with app.app_context(), transaction() as other:

@@ -97,6 +97,7 @@ def test_one_signs_in_with_the_password_of_the_file(app: Flask) -> None:
         user = db.session.scalars(select(User)).one()
         assert (user.password_hash or "").startswith("$argon2id$")
         assert user.imported_digest is None
+        assert user.import_run_id is None, "no import brought it"
         assert dict(get_user_api_keys("ann")) == {"openai": "sk-from-the-file", "slack": "plain"}
 
 
@@ -342,10 +343,10 @@ def test_however_many_sign_in_at_once_one_account_is_made(app: Flask) -> None:
 def test_an_account_that_somebody_makes_at_the_same_moment_is_left_as_it_is(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def create(session: Session, users: Sequence[LegacyUser]) -> None:
+    def create(session: Session, users: Sequence[LegacyUser], run_id: int | None) -> None:
         with ThreadPoolExecutor(1) as somebody:
             somebody.submit(add_person, app, "ann", name="first").result()
-        create_accounts(session, users)
+        create_accounts(session, users, run_id)
 
     monkeypatch.setattr(legacy_accounts, "create_accounts", create)
     with app.app_context():

@@ -4,9 +4,10 @@ from flask import Blueprint, Response, abort, make_response, render_template, re
 
 from webapp.config import current_settings
 from webapp.db import db
+from webapp.forms.legacy import UndoForm
 from webapp.models import Run
+from webapp.services import legacy_undo, runs
 from webapp.services import overview as admin_view
-from webapp.services import runs
 from webapp.services.overview import Page
 from webapp.web.gate import admin_required
 from webapp.web.htmx import render, see_other
@@ -71,7 +72,22 @@ def run(run_id: int) -> Response:
     found = db.session.get(Run, run_id) if run_id <= _LARGEST_ID else None
     if found is None:
         abort(404)
-    return render("admin/run.html", "admin/_run.html", run=found)
+    return _render_run(found, UndoForm(None))
+
+
+@blueprint.post("/runs/<int:run_id>/undo")
+@admin_required
+@recent_authentication
+def undo_run(run_id: int) -> Response:
+    """Have an import taken back, once somebody has ticked that this is meant."""
+    found = db.session.get(Run, run_id) if run_id <= _LARGEST_ID else None
+    if found is None:
+        abort(404)
+    form = UndoForm(request.form)
+    if not form.validate():
+        return _render_run(found, form, 422)
+    undo = legacy_undo.request_undo(found.id, requested_by_id=current_identity().user_id)
+    return see_other(url_for("admin.run", run_id=undo.id))
 
 
 @blueprint.get("/consistency")
@@ -105,6 +121,17 @@ def start_import() -> Response:
 def start_check() -> Response:
     """Ask for a consistency check now."""
     return _start(runs.CONSISTENCY_CHECK)
+
+
+def _render_run(found: Run, form: UndoForm, status: int = 200) -> Response:
+    can_be_undone = legacy_undo.can_be_undone(found)
+    return render(
+        "admin/run.html",
+        "admin/_run.html",
+        status,
+        run=found,
+        form=form if can_be_undone else None,
+    )
 
 
 def _start(kind: str) -> Response:

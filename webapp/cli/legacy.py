@@ -1,8 +1,9 @@
-"""`flask legacy`: the predecessor's files, imported and compared in the foreground."""
+"""`flask legacy`: the predecessor's files, imported, compared, and taken back again."""
 
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,15 +12,16 @@ from flask.cli import AppGroup
 
 from webapp.cli.output import failures, json_option, print_json, shown
 from webapp.legacy.compare import Difference
-from webapp.services import consistency, legacy_migration
+from webapp.services import consistency, legacy_migration, legacy_undo
 from webapp.services.runs import NotAvailable
+from webapp.services.undo_report import Kept
 
 _WAIT_SECONDS = 300.0
 _POLL_SECONDS = 0.5
 
 Result = TypeVar("Result")
 
-legacy = AppGroup("legacy", help="The predecessor's files: import them, compare them.")
+legacy = AppGroup("legacy", help="The predecessor's files: import, compare, undo.")
 
 
 @legacy.command("import")
@@ -73,6 +75,27 @@ def check_command(as_json: bool) -> None:
             click.echo(shown(f"{found.kind}: {found.username}{key}"))
     if report.items:
         sys.exit(1)
+
+
+@legacy.command("undo")
+@click.argument("run", type=click.IntRange(min=1, max=2**63 - 1))
+@json_option
+def undo_command(run: int, as_json: bool) -> None:
+    """Take the import RUN back: what it created goes, unless somebody changed it since."""
+    with failures(as_json=as_json):
+        report = _in_turn(lambda: legacy_undo.undo_import(run))
+    if as_json:
+        print_json({**report.counts(), "kept": [_kept(entry) for entry in report.kept]})
+        return
+    for name, number in report.counts().items():
+        click.echo(f"{name.replace('_', ' '):20} {number:>9,}")
+    for entry in report.kept:
+        key = f" {entry.key_name}" if entry.key_name else ""
+        click.echo(shown(f"kept: {entry.username}{key}: {entry.reason}"))
+
+
+def _kept(entry: Kept) -> dict[str, str]:
+    return {name: text for name, text in asdict(entry).items() if text}
 
 
 def _item(found: Difference) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Import, consistency check and mirror as jobs. The argument is the id of a run."""
+"""What is done about the predecessor's files, as jobs. The argument is the id of a run."""
 
 from webapp.jobs.context import carry_out
-from webapp.services import consistency, legacy_migration, legacy_mirror
+from webapp.services import consistency, legacy_migration, legacy_mirror, legacy_undo
 
 
 def run_import(run_id: int) -> None:
@@ -14,3 +14,7 @@ def run_check(run_id: int) -> None:
 
 def run_mirror(run_id: int) -> None:
     carry_out(legacy_mirror.run_mirror, run_id)
+
+
+def run_undo(run_id: int) -> None:
+    carry_out(legacy_undo.run_undo, run_id)

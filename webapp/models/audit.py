@@ -3,18 +3,30 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, String
+from sqlalchemy import JSON, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp.clock import now
 from webapp.db import Base, BigId, UtcDateTime
+
+_HAS_ACTOR = text("actor_id IS NOT NULL")
 
 
 class AuditEvent(Base):
     """One event, written in the transaction of the act that it describes; never changed."""
 
     __tablename__ = "audit_events"
-    __table_args__ = (Index(None, "subject_id", "at"), Index(None, "event", "at"))
+    __table_args__ = (
+        Index(None, "subject_id", "at"),
+        Index(None, "event", "at"),
+        # To remove an account the database looks whether events refer to it.
+        Index(
+            "ix_audit_events_actor_id",
+            "actor_id",
+            sqlite_where=_HAS_ACTOR,
+            postgresql_where=_HAS_ACTOR,
+        ),
+    )
 
     id: Mapped[BigId] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)

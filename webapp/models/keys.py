@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import CheckConstraint, ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from webapp.clock import now
@@ -14,12 +14,14 @@ from webapp.db import Base, BigId, UtcDateTime
 if TYPE_CHECKING:
     from webapp.models.users import User
 
+_HAS_CREATOR = text("created_by_id IS NOT NULL")
+
 
 class ApiKey(Base):
     """One key of one user, by name. A deleted one keeps its row and its versions.
 
-    `current_version` names the newest valid version; numbers count up and never repeat, since a
-    version row is never removed.
+    `current_version` names the newest valid version; numbers count up and never repeat, since the
+    newest version row is never removed but with the key.
     """
 
     __tablename__ = "api_keys"
@@ -48,6 +50,13 @@ class ApiKeyVersion(Base):
     __tablename__ = "api_key_versions"
     __table_args__ = (
         CheckConstraint("source IN ('web', 'api', 'cli', 'import', 'restore')", name="source"),
+        # To remove an account the database looks whether versions refer to it.
+        Index(
+            "ix_api_key_versions_created_by_id",
+            "created_by_id",
+            sqlite_where=_HAS_CREATOR,
+            postgresql_where=_HAS_CREATOR,
+        ),
     )
 
     api_key_id: Mapped[BigId] = mapped_column(ForeignKey("api_keys.id"), primary_key=True)

@@ -18,8 +18,10 @@ EVENTS = frozenset(
         "account.created",
         "account.disabled",
         "account.enabled",
+        "account.import_undone",
         "account.imported",
         "key.deleted",
+        "key.import_undone",
         "key.imported",
         "key.expiry_set",
         "key.revealed",
@@ -28,6 +30,7 @@ EVENTS = frozenset(
         "legacy.check_requested",
         "legacy.import_requested",
         "legacy.mirror_requested",
+        "legacy.undo_requested",
         "login.failed",
         "login.half",
         "login.succeeded",
@@ -86,7 +89,7 @@ def record_sparingly(event: str, *, subject_id: int | None = None, **detail: Det
         record(event, subject_id=subject_id, **detail)
 
 
-def record_many(event: str, about: Sequence[tuple[int, Details]]) -> None:
+def record_many(event: str, about: Sequence[tuple[int | None, Details]]) -> None:
     """Write `event` about many accounts at once: the id of each, and its detail. See `record`."""
     at = now()
     rows = [_row(event, at, subject_id, detail) for subject_id, detail in about]

@@ -66,15 +66,11 @@ def _import_is_due(state: str) -> bool:
     last = runs.latest(runs.LEGACY_IMPORT)
     if last is None:
         return True
-    if last.finished_at is None:
+    if last.finished_at is None or runs.unfinished(runs.LEGACY_UNDO):
         return False
-    ends = list(
-        db.session.scalars(
-            select(Run.status).where(Run.kind == runs.LEGACY_IMPORT, Run.source == state)
-        )
-    )
-    if "finished" in ends:
-        return False
+    ends = _ends(runs.LEGACY_IMPORT, state)
+    if "finished" in ends or (state != _UNREADABLE and _ends(runs.LEGACY_UNDO, state)):
+        return False  # what somebody has taken back is imported again when they say so
     if last.status == "failed" and last.source == state:
         pause = _RETRY_PAUSES[min(len(ends), len(_RETRY_PAUSES)) - 1]
     elif last.status == "failed":
@@ -83,6 +79,12 @@ def _import_is_due(state: str) -> bool:
         took = last.finished_at - (last.started_at or last.created_at)
         pause = min(max(took, _AFTER_SUCCESS), _LONGEST_PAUSE)
     return last.finished_at + pause <= now()
+
+
+def _ends(kind: str, state: str) -> list[str]:
+    """Return how the runs of `kind` for this state of the files stand."""
+    query = select(Run.status).where(Run.kind == kind, Run.source == state)
+    return list(db.session.scalars(query))
 
 
 def _check_is_due(interval: timedelta) -> bool:

@@ -128,12 +128,13 @@ def add_version(
     *,
     expires_at: datetime | None,
     source: str | None = None,
+    run_id: int | None = None,
 ) -> StoredKey:
     """Write `payload` as the newest version of the key and make it current.
 
-    `source` says where it came from, by default the way in which somebody acts now. Inside a write
-    transaction in which `vault` was loaded for sealing, which makes the writers of one user take
-    turns: that is what keeps version numbers from repeating.
+    `source` says where it came from, by default the way in which somebody acts now; `run_id`, which
+    import wrote it. Inside a write transaction in which `vault` was loaded for sealing, which makes
+    the writers of one user take turns: that is what keeps version numbers from repeating.
     """
     at = now()
     key_id, version = _key_row(session, vault.user_id, name, expires_at, at)
@@ -146,6 +147,7 @@ def add_version(
             sealed_value=vault.seal(API_KEY, payload.to_bytes(), name, version),
             fingerprint=fingerprint,
             source=source,
+            run_id=run_id,
             created_by_id=current_actor().user_id,
             created_at=at,
         )

@@ -39,20 +39,22 @@ class Outcome(NamedTuple):
     strangers: Sequence[str]
 
 
-def write(session: Session, users: Sequence[LegacyUser]) -> Outcome:
+def write(session: Session, users: Sequence[LegacyUser], *, run_id: int | None = None) -> Outcome:
     """Bring `users`, no two of one name, into the database. Inside `transaction()`.
 
-    Raises IntegrityError when somebody else creates one of them at the same moment; to be tried
-    again then.
+    What is written bears `run_id`, so that the import can be undone; None outside of an import, for
+    who signs in before it came. Raises IntegrityError when somebody else creates one of them at the
+    same moment; to be tried again then.
     """
     lock("legacy accounts", session)
     existing = _existing(session, users, for_update=True)
-    create_accounts(session, [user for user in users if fold(user.username) not in existing])
+    new = [user for user in users if fold(user.username) not in existing]
+    create_accounts(session, new, run_id)
     known, strangers = _without_strangers(users, existing)
     for user in known:
         account = existing.get(fold(user.username))
         if account:
-            _update(session, user, account)
+            _update(session, user, account, run_id)
     return Outcome(_count(known, existing), strangers)
 
 
@@ -88,7 +90,7 @@ def _existing(
     return stored_accounts.load(session, names, for_update=for_update)
 
 
-def _update(session: Session, user: LegacyUser, account: Account) -> None:
+def _update(session: Session, user: LegacyUser, account: Account, run_id: int | None) -> None:
     imported = [key for key in user.keys.values() if _is_imported(key, account.keys.get(key.name))]
     factor = _factor_to_import(user, account)
     new_password = _has_new_password(user, account)
@@ -97,9 +99,9 @@ def _update(session: Session, user: LegacyUser, account: Account) -> None:
     vault = Vault.load_for_sealing(account.id)
     if new_password:
         session.execute(update(User).where(User.id == account.id).values(password(user, vault)))
-        audit.record("password.imported", subject_id=account.id)
+        audit.record("password.imported", subject_id=account.id, run=run_id)
     for key in imported:
-        _add_version(session, vault, key, account.keys.get(key.name))
+        _add_version(session, vault, key, account.keys.get(key.name), run_id)
     if factor:
         session.execute(
             update(User)
@@ -109,10 +111,21 @@ def _update(session: Session, user: LegacyUser, account: Account) -> None:
                 totp_enabled_at=now() if factor.enabled else None,
             )
         )
-        audit.record("second_factor.imported", subject_id=account.id, enabled=factor.enabled)
+        audit.record(
+            "second_factor.imported",
+            subject_id=account.id,
+            enabled=factor.enabled,
+            run=run_id,
+        )
 
 
-def _add_version(session: Session, vault: Vault, key: LegacyKey, stored: OpenedKey | None) -> None:
+def _add_version(
+    session: Session,
+    vault: Vault,
+    key: LegacyKey,
+    stored: OpenedKey | None,
+    run_id: int | None,
+) -> None:
     version = key_store.add_version(
         session,
         vault,
@@ -120,6 +133,7 @@ def _add_version(session: Session, vault: Vault, key: LegacyKey, stored: OpenedK
         payload_of(key),
         expires_at=stored.expires_at if stored else None,
         source=IMPORT,
+        run_id=run_id,
     )
     audit.record(
         "key.imported",

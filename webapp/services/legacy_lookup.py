@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 from flask import Flask, current_app
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.exc import IntegrityError
 
 from webapp.config import Settings, current_settings
@@ -34,7 +34,7 @@ _MOST_OF_THE_TIME = 10
 """What was read serves for so many times as long as reading took, even when the files changed."""
 
 _ASKED_EVERY_SECONDS = 2.0
-"""An import that ends meanwhile is noticed so much later; what is answered stays the same."""
+"""An import that ends meanwhile is noticed so much later, and so is that one was undone."""
 
 _log = structlog.get_logger(__name__)
 
@@ -130,21 +130,23 @@ def _state(settings: Settings) -> str:
 
 
 def _was_imported(state: str) -> bool:
+    """Whether all that the files have is in the database, or was when an import brought it.
+
+    After an import was undone, the earlier ones say nothing any more about what is there.
+    """
     cache = _cache()
     recently = time.monotonic() < cache.asked_at + _ASKED_EVERY_SECONDS
-    if cache.imported != state and not (cache.not_imported == state and recently):
-        imported = db.session.scalar(
-            select(
-                exists().where(
-                    Run.kind == runs.LEGACY_IMPORT, Run.status == "finished", Run.source == state
-                )
-            )
+    if cache.state != state or not recently:
+        undone = select(func.coalesce(func.max(Run.id), 0)).where(Run.kind == runs.LEGACY_UNDO)
+        imported = exists().where(
+            Run.kind == runs.LEGACY_IMPORT,
+            Run.status == "finished",
+            Run.source == state,
+            Run.id > undone.scalar_subquery(),
         )
-        if imported:
-            cache.imported = state
-        else:
-            cache.not_imported, cache.asked_at = state, time.monotonic()
-    return cache.imported == state
+        cache.was_imported = bool(db.session.scalar(select(imported)))
+        cache.state, cache.asked_at = state, time.monotonic()
+    return cache.was_imported
 
 
 @dataclass
@@ -152,10 +154,9 @@ class _Cache:
     """What this process remembers of the files."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    imported: str = ""
-    """The last state of the files that is known to have been imported."""
-    not_imported: str = ""
-    """The one that was not when the database was asked at `asked_at`."""
+    state: str = ""
+    """The state of the files about which the database was asked at `asked_at`."""
+    was_imported: bool = False
     asked_at: float = 0.0
     snapshot: Snapshot | None = None
     read_at: float = 0.0

@@ -24,7 +24,7 @@ from webapp.services import legacy_accounts, runs
 from webapp.services.errors import ServiceError
 from webapp.services.import_report import ImportReport, Rejected
 from webapp.services.keyring import current_keyring
-from webapp.services.runs import Lease
+from webapp.services.runs import Lease, NotAvailable
 
 BATCH: Final = 500
 """Accounts in one transaction: enough to be fast, few enough to let savers in between."""
@@ -40,6 +40,12 @@ class LegacyNotConfigured(ServiceError):
     message = "LEGACY_DIR is not set, or LEGACY_MODE is off: there is no predecessor to read."
 
 
+class UndoUnderWay(NotAvailable):
+    """What an import finds while another is taken back is not what will be there."""
+
+    message = "An import is being undone right now; import again when that has ended."
+
+
 class LegacyFilesUnreadable(ServiceError):
     """The predecessor's files cannot be read; the message names the file. Nothing was written."""
 
@@ -48,9 +54,10 @@ def migrate_api_keys_from_json_to_db(folder: Path | None = None) -> ImportReport
     """Import the files in `folder`, by default LEGACY_DIR, in the foreground.
 
     Goes on with a run that was interrupted. Raises LegacyFilesUnreadable, LegacyNotConfigured, and
-    NotAvailable while a worker imports.
+    NotAvailable while a worker imports or takes an import back.
     """
     folder = folder or configured_folder()
+    _check_no_undo()
     with _readable():
         state = files.stamp(folder, current_settings().legacy_encryption_keys).text
     lease = runs.begin(runs.LEGACY_IMPORT, source=state)
@@ -99,6 +106,7 @@ def open_files(folder: Path, tick: Callable[[], None]) -> Iterator[Snapshot]:
 
 def _import(lease: Lease, folder: Path) -> ImportReport:
     current_keyring()  # refuses here rather than in the middle of a batch
+    _check_no_undo()
     with open_files(folder, lease.renew) as snapshot:
         cursor, report = _begin(lease, snapshot)
         accounts = snapshot.accounts(cursor)
@@ -107,6 +115,12 @@ def _import(lease: Lease, folder: Path) -> ImportReport:
             report = _import_batch(lease, snapshot, batch, report)
         runs.finish(lease, counts=report.counts(), report=_details(report, snapshot))
         return report
+
+
+def _check_no_undo() -> None:
+    """Raise UndoUnderWay while an import is taken back (services/legacy_undo.py)."""
+    if runs.unfinished(runs.LEGACY_UNDO) is not None:
+        raise UndoUnderWay
 
 
 def _begin(lease: Lease, snapshot: Snapshot) -> tuple[int, ImportReport]:
@@ -134,7 +148,7 @@ def _import_batch(
     for left in reversed(range(_TRIES)):
         try:
             with transaction() as session:
-                counts, strangers = legacy_accounts.write(session, users)
+                counts, strangers = legacy_accounts.write(session, users, run_id=lease.run_id)
                 refused = [*rejected, *_refused(strangers)]
                 report = before.plus(counts, refused, warnings)
                 lease.checkpoint(

@@ -36,6 +36,7 @@ _USER_COLUMNS = (
     "totp_last_step",
     "fingerprint_key",
     "legacy_password",
+    "import_run_id",
     "api_keys_updated_at",
     "created_at",
     "last_login_at",
@@ -48,6 +49,7 @@ _VERSION_COLUMNS = (
     "sealed_value",
     "fingerprint",
     "source",
+    "run_id",
     "created_by_id",
     "created_at",
 )
@@ -74,21 +76,22 @@ def password(user: LegacyUser, vault: Vault) -> dict[str, str | None]:
     }
 
 
-def create_accounts(session: Session, users: Sequence[LegacyUser]) -> None:
+def create_accounts(session: Session, users: Sequence[LegacyUser], run_id: int | None) -> None:
     """Create an account for each of `users`. Inside `transaction()`.
 
-    Raises IntegrityError where one exists.
+    `run_id` is the import's, by which it can be undone; None for who came by signing in. Raises
+    IntegrityError where one exists.
     """
     user_ids = reserve_ids(session, User, len(users))
     key_ids = iter(reserve_ids(session, ApiKey, sum(len(user.keys) for user in users)))
-    rows = _Rows(current_keyring())
+    rows = _Rows(current_keyring(), run_id)
     for user_id, user in zip(user_ids, users, strict=True):
         rows.add(user_id, user, [next(key_ids) for _ in user.keys])
     insert_rows(session, User, _USER_COLUMNS, rows.users)
     insert_rows(session, DataKey, _DATA_KEY_COLUMNS, rows.data_keys)
     insert_rows(session, ApiKey, _KEY_COLUMNS, rows.keys)
     insert_rows(session, ApiKeyVersion, _VERSION_COLUMNS, rows.versions)
-    about: list[tuple[int, audit.Details]] = [
+    about: list[tuple[int | None, audit.Details]] = [
         (user_id, {"username": user.username, "keys": len(user.keys)})
         for user_id, user in zip(user_ids, users, strict=True)
     ]
@@ -98,8 +101,9 @@ def create_accounts(session: Session, users: Sequence[LegacyUser]) -> None:
 class _Rows:
     """The rows of a batch, sealed."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, run_id: int | None) -> None:
         self._keyring = keyring
+        self._run_id = run_id
         self._at = now()
         self.users: list[Row] = []
         self.data_keys: list[Row] = []
@@ -113,7 +117,7 @@ class _Rows:
         self.data_keys.append(
             (user_id, data_key.number, data_key.wrapped_key, data_key.master_key_id, at)
         )
-        self.users.append(_user_row(user_id, user, vault, at))
+        self.users.append(_user_row(user_id, user, vault, self._run_id, at))
         for key_id, (name, key) in zip(key_ids, user.keys.items(), strict=True):
             payload = payload_of(key)
             sealed = vault.seal(API_KEY, payload.to_bytes(), name, 1)
@@ -121,10 +125,12 @@ class _Rows:
                 None if payload.locked else vault.fingerprint(fingerprinted(payload.value))
             )
             self.keys.append((key_id, user_id, name, 1, at, at))
-            self.versions.append((key_id, 1, sealed, fingerprint, IMPORT, None, at))
+            self.versions.append((key_id, 1, sealed, fingerprint, IMPORT, self._run_id, None, at))
 
 
-def _user_row(user_id: int, user: LegacyUser, vault: Vault, at: datetime) -> Row:
+def _user_row(
+    user_id: int, user: LegacyUser, vault: Vault, run_id: int | None, at: datetime
+) -> Row:
     factor = user.second_factor
     hashes = password(user, vault)
     return (
@@ -145,6 +151,7 @@ def _user_row(user_id: int, user: LegacyUser, vault: Vault, at: datetime) -> Row
         0,
         vault.sealed_fingerprint_key(),
         hashes["legacy_password"],
+        run_id,
         user.api_keys_updated or (at if user.keys else None),
         user.created_at or at,
         user.last_login,

@@ -29,12 +29,16 @@ from webapp.services.errors import ServiceError
 LEGACY_IMPORT: Final = "legacy_import"
 CONSISTENCY_CHECK: Final = "consistency_check"
 LEGACY_MIRROR: Final = "legacy_mirror"
+LEGACY_UNDO: Final = "legacy_undo"
 
 LEASE: Final = timedelta(seconds=30)
 """How long a silent worker is waited for; with the schedule's round a successor starts within 60 s
 of a death. A batch that takes longer is safe, as long as nobody has taken over."""
 _RENEW_SECONDS: Final = 5.0
 PAGE_SIZE: Final = 50
+
+Arguments = Mapping[str, str | int]
+"""What a run is asked to do, where its kind alone does not say it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +57,7 @@ KINDS: Final = {
     LEGACY_IMPORT: Kind("webapp.jobs.legacy.run_import", "legacy.import_requested"),
     CONSISTENCY_CHECK: Kind("webapp.jobs.legacy.run_check", "legacy.check_requested"),
     LEGACY_MIRROR: Kind("webapp.jobs.legacy.run_mirror", "legacy.mirror_requested"),
+    LEGACY_UNDO: Kind("webapp.jobs.legacy.run_undo", "legacy.undo_requested"),
 }
 
 
@@ -86,6 +91,7 @@ class Lease:
         self.kind = run.kind
         self.token = run.lease_token
         self.source = run.source
+        self.arguments: Arguments = run.arguments or {}
         self.cursor = run.cursor
         self.total = run.total
         self.counts: Mapping[str, int] = dict(run.counts)
@@ -165,28 +171,34 @@ def request_stop() -> None:
     _stop.set()
 
 
-def start(kind: str, *, source: str = "", requested_by_id: int | None = None) -> Run:
+def start(
+    kind: str,
+    *,
+    source: str = "",
+    arguments: Arguments | None = None,
+    requested_by_id: int | None = None,
+) -> Run:
     """Return the unfinished run of `kind`, created when there is none, and wake a worker for it.
 
-    However many processes do this at once, there is one run: the database allows no second. A
-    person who asks for it is recorded.
+    However many processes do this at once, there is one run: the database allows no second. One
+    that is there keeps its own `arguments`. A person who asks for it is recorded.
     """
     with transaction():
+        run = _create_or_find(kind, source, arguments, requested_by_id)
         if requested_by_id is not None:
-            audit.record(KINDS[kind].requested)
-        run = _create_or_find(kind, source, requested_by_id)
+            audit.record(KINDS[kind].requested, run=run.id)
         if run.status == "pending":
             after_commit(lambda: _enqueue(run.id, run.kind, run.lease_token))
         return run
 
 
-def begin(kind: str, *, source: str = "") -> Lease:
+def begin(kind: str, *, source: str = "", arguments: Arguments | None = None) -> Lease:
     """Start a run in the foreground and take it at once, an interrupted one where there is one.
 
     Raises NotAvailable when another worker is at it.
     """
     with transaction():
-        return take(_create_or_find(kind, source, None).id)
+        return take(_create_or_find(kind, source, arguments, None).id)
 
 
 def take(run_id: int) -> Lease:
@@ -293,6 +305,15 @@ def latest(kind: str, *, status: str | None = None) -> Run | None:
     return db.session.scalar(query.limit(1))
 
 
+def unfinished(kind: str) -> Run | None:
+    """Return the run of `kind` that has not ended: at most one."""
+    return db.session.scalar(
+        select(Run)
+        .where(Run.kind == kind, Run.status.in_(("pending", "running")))
+        .execution_options(populate_existing=True)
+    )
+
+
 def list_runs(number: int = 1) -> RunPage:
     """Return page `number` (from 1) of all runs, the newest first."""
     query = _newest_first()
@@ -335,19 +356,18 @@ def _is_due(at: datetime) -> ColumnElement[bool]:
     return or_(Run.status == "pending", and_(Run.status == "running", silent))
 
 
-def _create_or_find(kind: str, source: str, requested_by_id: int | None) -> Run:
+def _create_or_find(
+    kind: str, source: str, arguments: Arguments | None, requested_by_id: int | None
+) -> Run:
+    values: dict[str, Any] = {"arguments": dict(arguments) if arguments else None}
     with transaction() as session:
         while True:
-            run = Run(kind=kind, source=source, requested_by_id=requested_by_id)
+            run = Run(kind=kind, source=source, requested_by_id=requested_by_id, **values)
             with suppress(IntegrityError), session.begin_nested():
                 session.add(run)
                 session.flush()
                 return run
-            found = session.scalar(
-                select(Run)
-                .where(Run.kind == kind, Run.status.in_(("pending", "running")))
-                .execution_options(populate_existing=True)
-            )
+            found = unfinished(kind)
             if found is not None:  # else it ended between the two statements
                 return found
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, and_, case, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, case, or_, select
 from sqlalchemy.orm import Session
 
 from webapp.db import Base
@@ -88,6 +88,11 @@ def as_legacy(name: str, payload: Payload) -> LegacyKey:
     return LegacyKey(name, parts, payload.legacy_tokens)
 
 
+IS_UNTOUCHED: ColumnElement[bool] = or_(
+    User.imported_digest.is_not(None), User.password_hash.startswith("$2")
+)
+"""Whether the password still is the predecessor's: signing in once puts ours in its place."""
+
 _ACCOUNT_COLUMNS = (
     User.id,
     User.username,
@@ -98,9 +103,7 @@ _ACCOUNT_COLUMNS = (
     User.fingerprint_key,
     User.totp_secret,
     User.legacy_password,
-    or_(User.imported_digest.is_not(None), User.password_hash.startswith("$2")).label(
-        "is_untouched"
-    ),
+    IS_UNTOUCHED.label("is_untouched"),
     case(
         (User.totp_secret.is_(None), "none"),
         (User.totp_enabled_at.is_(None), "prepared"),

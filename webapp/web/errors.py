@@ -13,6 +13,7 @@ from webapp.services import audit
 from webapp.services.errors import InvalidInput, ServiceError, UnknownUser
 from webapp.services.keyring import KeyringRefused
 from webapp.services.keys import EnvironmentKeyHidden, KeysUnavailable, NoSuchKey, SaveNotConfirmed
+from webapp.services.legacy_undo import NoSuchRun
 from webapp.services.setup import SetupDone
 from webapp.services.throttle import Throttled
 from webapp.web.gate import AdminsOnly, CrossSiteRequest, NotUtf8
@@ -27,6 +28,7 @@ _STATUS: tuple[tuple[type[ServiceError], int], ...] = (
     (SaveNotConfirmed, 500),
     (NoSuchKey, 404),
     (UnknownUser, 404),
+    (NoSuchRun, 404),
     (EnvironmentKeyHidden, 403),
     (AdminsOnly, 403),
     (CrossSiteRequest, 403),
