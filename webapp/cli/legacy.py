@@ -11,13 +11,16 @@ import click
 from flask.cli import AppGroup
 
 from webapp.cli.output import failures, json_option, print_json, shown
-from webapp.legacy.compare import Difference
-from webapp.services import consistency, legacy_migration, legacy_undo
+from webapp.legacy.compare import Difference, Kind
+from webapp.services import consistency, legacy_migration, legacy_repair, legacy_undo
+from webapp.services.legacy_repair import Choice, Step
+from webapp.services.repair_acts import Winner
 from webapp.services.runs import NotAvailable
 from webapp.services.undo_report import Kept
 
 _WAIT_SECONDS = 300.0
 _POLL_SECONDS = 0.5
+_MOST_PREVIEWED = 1000
 
 Result = TypeVar("Result")
 
@@ -77,6 +80,45 @@ def check_command(as_json: bool) -> None:
         sys.exit(1)
 
 
+@legacy.command("repair")
+@click.option(
+    "--winner",
+    required=True,
+    type=click.Choice(["database", "legacy"]),
+    help="Which side is right.",
+)
+@click.option("--user", "username", help="Only what differs in this account.")
+@click.option("--kind", type=click.Choice([kind.value for kind in Kind]), help="Only these.")
+@click.option("--dry-run", is_flag=True, help="Say what a repair would do, and write nothing.")
+@json_option
+def repair_command(
+    winner: Winner, username: str | None, kind: str | None, dry_run: bool, as_json: bool
+) -> None:
+    """Settle the differences that the last check found. Exit code 1 when some are left."""
+    choice = Choice(winner=winner, username=username, kind=kind)
+    with failures(as_json=as_json):
+        if dry_run:
+            steps, total = legacy_repair.preview_repair(choice, limit=_MOST_PREVIEWED)
+            counts = {"differences": total}
+        else:
+            report = _in_turn(lambda: legacy_repair.repair(choice))
+            steps = list(report.steps)
+            counts = {"repaired": report.repaired, "gone": report.gone, "left": report.left}
+    if as_json:
+        print_json({**counts, "items": [_step(step) for step in steps]})
+    else:
+        if dry_run:
+            click.echo("Nothing was written. A repair would:")
+        for name, number in counts.items():
+            click.echo(f"{name:20} {number:>9,}")
+        for step in steps:
+            key = f" {step.key_name}" if step.key_name else ""
+            mark = "" if step.possible else "left: "
+            click.echo(shown(f"{mark}{step.kind}: {step.username}{key}: {step.says}"))
+    if any(not step.possible for step in steps):
+        sys.exit(1)
+
+
 @legacy.command("undo")
 @click.argument("run", type=click.IntRange(min=1, max=2**63 - 1))
 @json_option
@@ -96,6 +138,13 @@ def undo_command(run: int, as_json: bool) -> None:
 
 def _kept(entry: Kept) -> dict[str, str]:
     return {name: text for name, text in asdict(entry).items() if text}
+
+
+def _step(step: Step) -> dict[str, object]:
+    item = {"kind": step.kind, "username": step.username, "says": step.says}
+    return {**item, "possible": step.possible} | (
+        {"key_name": step.key_name} if step.key_name else {}
+    )
 
 
 def _item(found: Difference) -> dict[str, str]:

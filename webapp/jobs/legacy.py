@@ -1,7 +1,13 @@
 """What is done about the predecessor's files, as jobs. The argument is the id of a run."""
 
 from webapp.jobs.context import carry_out
-from webapp.services import consistency, legacy_migration, legacy_mirror, legacy_undo
+from webapp.services import (
+    consistency,
+    legacy_migration,
+    legacy_mirror,
+    legacy_repair,
+    legacy_undo,
+)
 
 
 def run_import(run_id: int) -> None:
@@ -18,3 +24,7 @@ def run_mirror(run_id: int) -> None:
 
 def run_undo(run_id: int) -> None:
     carry_out(legacy_undo.run_undo, run_id)
+
+
+def run_repair(run_id: int) -> None:
+    carry_out(legacy_repair.run_repair, run_id)

@@ -11,7 +11,7 @@ from webapp.clock import now
 from webapp.db import db, lock, transaction
 from webapp.models import User
 from webapp.models.users import fold
-from webapp.services import audit, sessions
+from webapp.services import audit, legacy_outbox, sessions
 from webapp.services.errors import ServiceError, UnknownUser
 
 
@@ -82,6 +82,22 @@ def enable_account(username: str) -> bool:
         session.execute(update(User).where(User.id == account.id).values(disabled_at=None))
         audit.record("account.enabled", subject_id=account.id)
         return True
+
+
+def set_role(session: Session, account_id: int, *, is_admin: bool) -> None:
+    """Make an account an admin or an ordinary one, and end all its sessions.
+
+    Inside `transaction()`. Raises LastAdmin.
+    """
+    # Two admins who take each other's rights at once would leave none.
+    lock("admins", session)
+    if not is_admin and not _has_other_admin(session, account_id):
+        raise LastAdmin
+    session.execute(update(User).where(User.id == account_id).values(is_admin=is_admin))
+    sessions.end_all(account_id)
+    event = "account.admin_granted" if is_admin else "account.admin_revoked"
+    audit.record(event, subject_id=account_id)
+    legacy_outbox.note(session, account_id, "role")
 
 
 def _find(session: Session, username: str) -> User:

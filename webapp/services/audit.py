@@ -15,6 +15,7 @@ EVENTS = frozenset(
     {
         "account.admin_granted",
         "account.admin_requested",
+        "account.admin_revoked",
         "account.created",
         "account.disabled",
         "account.enabled",
@@ -30,6 +31,8 @@ EVENTS = frozenset(
         "legacy.check_requested",
         "legacy.import_requested",
         "legacy.mirror_requested",
+        "legacy.repair_requested",
+        "legacy.repaired",
         "legacy.undo_requested",
         "login.failed",
         "login.half",

@@ -135,7 +135,7 @@ def _compare_account(
     elif stored is None:
         found.add([Difference(Kind.ONLY_IN_LEGACY, username)])
     else:
-        differing = differences(account.user, _stored_side(stored, account.user))
+        differing = differences(account.user, stored_side(stored, account.user))
         found.add(bridge.without_pending(stored, account.user, differing), compared=not differing)
 
 
@@ -159,7 +159,8 @@ def _compare_database(snapshot: Snapshot, found: "_Findings") -> Iterator[int]:
         yield len(rows)
 
 
-def _stored_side(account: stored_accounts.Account, legacy: LegacyUser) -> StoredUser:
+def stored_side(account: stored_accounts.Account, legacy: LegacyUser) -> StoredUser:
+    """Return the database's side of an account, to compare it with `legacy`."""
     keys = {
         name: stored_accounts.as_legacy(name, key.payload) if key.payload else None
         for name, key in account.keys.items()

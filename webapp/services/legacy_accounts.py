@@ -68,14 +68,14 @@ def preview(session: Session, users: Sequence[LegacyUser]) -> Outcome:
 def _without_strangers(
     users: Sequence[LegacyUser], existing: Mapping[str, Account]
 ) -> tuple[Sequence[LegacyUser], Sequence[str]]:
-    strangers = [user for user in users if _is_stranger(user, existing.get(fold(user.username)))]
+    strangers = [user for user in users if is_stranger(user, existing.get(fold(user.username)))]
     if not strangers:
         return users, ()
     names = {user.username for user in strangers}
     return [user for user in users if user.username not in names], [*names]
 
 
-def _is_stranger(user: LegacyUser, account: Account | None) -> bool:
+def is_stranger(user: LegacyUser, account: Account | None) -> bool:
     """Whether `account` was made by signing up here, and not written into the files by the mirror.
 
     The mirror writes when it was made, to the microsecond.

@@ -29,6 +29,7 @@ from webapp.services.errors import ServiceError
 LEGACY_IMPORT: Final = "legacy_import"
 CONSISTENCY_CHECK: Final = "consistency_check"
 LEGACY_MIRROR: Final = "legacy_mirror"
+LEGACY_REPAIR: Final = "legacy_repair"
 LEGACY_UNDO: Final = "legacy_undo"
 
 LEASE: Final = timedelta(seconds=30)
@@ -37,7 +38,7 @@ of a death. A batch that takes longer is safe, as long as nobody has taken over.
 _RENEW_SECONDS: Final = 5.0
 PAGE_SIZE: Final = 50
 
-Arguments = Mapping[str, str | int]
+Arguments = Mapping[str, Any]
 """What a run is asked to do, where its kind alone does not say it."""
 
 _log = structlog.get_logger(__name__)
@@ -57,6 +58,7 @@ KINDS: Final = {
     LEGACY_IMPORT: Kind("webapp.jobs.legacy.run_import", "legacy.import_requested"),
     CONSISTENCY_CHECK: Kind("webapp.jobs.legacy.run_check", "legacy.check_requested"),
     LEGACY_MIRROR: Kind("webapp.jobs.legacy.run_mirror", "legacy.mirror_requested"),
+    LEGACY_REPAIR: Kind("webapp.jobs.legacy.run_repair", "legacy.repair_requested"),
     LEGACY_UNDO: Kind("webapp.jobs.legacy.run_undo", "legacy.undo_requested"),
 }
 
