@@ -6,7 +6,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from webapp import blueprints, cli, db, extensions, log
 from webapp.config import ROOT, Settings, load_environ
 from webapp.services import keyring
-from webapp.web import errors, gate, headers, identity, request_log, static_files
+from webapp.web import errors, gate, headers, identity, request_log, static_files, words
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -47,6 +47,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     extensions.init_app(app)
     static_files.init_app(app, ROOT / "static")
     headers.init_app(app)
+    words.init_app(app)
     errors.init_app(app)
     blueprints.init_app(app)
     cli.init_app(app)

@@ -103,6 +103,22 @@ def _guess(page: Page) -> None:
         send(username="somebody", password="a guess")(page)
 
 
+def _turn_page(page: Page) -> None:
+    with page.expect_navigation():
+        page.locator("#differences [rel=next]").click()
+
+
+def _search(part: str) -> Act:
+    def act(page: Page) -> None:
+        page.locator("#find-username").fill(part)
+        with page.expect_response("**/admin/legacy?*"):
+            page.locator("#find-username-submit").click()
+        page.wait_for_url("**username=*")
+
+    return act
+
+
+_DIFFERENCES = "#differences"
 _ROWS = "main > :not(.stack), thead, tr:nth-child(-n + 5), .pagination"
 _WRONG = "[aria-invalid=true]"
 _ENTRANCE = [
@@ -241,11 +257,20 @@ _ADMIN = [
     Place("run failed", "/admin/runs/2", ADMIN),
     Place("run running", "/admin/runs/3", ADMIN),
     Place("run waiting", "/admin/runs/5", ADMIN),
-    Place("differences", "/admin/consistency", ADMIN, part=_ROWS),
-    Place("differences not looked for", "/admin/consistency", ADMIN, site="fresh"),
-    Place("differences none", "/admin/consistency", ADMIN, site="agreeing"),
-    Place("differences unknown", "/admin/consistency", ADMIN, site="doubtful"),
-    Place("differences impossible", "/admin/consistency", ADMIN, site="alone"),
+    Place("runs of a kind", "/admin/runs?kind=legacy_import", ADMIN),
+    Place("earlier application", "/admin/legacy", ADMIN),
+    Place("differences of a kind", "/admin/legacy?kind=only_in_legacy", ADMIN, part=_DIFFERENCES),
+    Place("differences second page", "/admin/legacy", ADMIN, _turn_page, _DIFFERENCES),
+    Place("differences searched", "/admin/legacy", ADMIN, _search("MEMBER_0000"), _DIFFERENCES),
+    Place("differences not found", "/admin/legacy", ADMIN, _search("zz"), _DIFFERENCES),
+    Place("differences to repair", "/repairable", ADMIN, click("[name=all]"), _DIFFERENCES),
+    Place("course as a table", "/admin/legacy", ADMIN, click(".more > summary >> nth=-1"), "main"),
+    Place("earlier application mirrored", "/admin/legacy", ADMIN, site="mirrored"),
+    Place("earlier application not looked at", "/admin/legacy", ADMIN, site="fresh"),
+    Place("earlier application agrees", "/admin/legacy", ADMIN, site="agreeing"),
+    Place("earlier application unknown", "/admin/legacy", ADMIN, site="doubtful"),
+    Place("earlier application over", "/admin/legacy", ADMIN, site="over"),
+    Place("earlier application none", "/admin/legacy", ADMIN, site="alone"),
 ]
 _ERRORS = [
     Place("not found", "/nowhere", MEMBER, status=404),

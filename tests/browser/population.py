@@ -9,7 +9,7 @@ from tests.legacy_folder import LegacyFolder, record
 from tests.people import PASSWORD, TOTP, add_person
 from webapp.clock import now
 from webapp.db import transaction
-from webapp.models import ApiKey, ApiKeyVersion, Discrepancy, Run, User
+from webapp.models import ApiKey, ApiKeyVersion, Discrepancy, OutboxEntry, Run, User
 from webapp.models.users import fold
 from webapp.services import runs
 from webapp.services.keys import delete_user_api_key, save_user_api_key
@@ -119,7 +119,9 @@ def _add_runs() -> None:
     imported = Run(status="finished", cursor=1_295, total=1_295, counts=counts, report=report)
     failed = Run(status="failed", cursor=0, error="users.json is cut off: it ends inside a record.")
     running = Run(status="running", cursor=45_000, total=138_000)
-    checked = Run(status="finished", cursor=1_235, total=1_235, counts={"equal": 1_175})
+    checked = Run(
+        status="finished", cursor=1_235, total=1_235, counts={"equal": 1_175, "key_differs": 60}
+    )
     waiting = Run(status="pending")
     everything = [
         (runs.LEGACY_IMPORT, imported),
@@ -135,6 +137,7 @@ def _add_runs() -> None:
             run.finished_at = at if run.status in {"finished", "failed"} else None
             run.lease_expires_at = at + timedelta(hours=1) if run.status == "running" else None
             session.add(run)
+        session.add_all(_earlier_checks())
         session.flush()
         kinds = ("key_differs", "only_in_legacy", "key_only_in_database", "locked_in_legacy")
         for number in range(60):
@@ -149,3 +152,35 @@ def _add_runs() -> None:
                     last_run_id=checked.id,
                 )
             )
+
+
+def _earlier_checks() -> list[Run]:
+    """Return a check for each of the days before, with fewer and fewer differences."""
+    return [
+        Run(
+            kind=runs.CONSISTENCY_CHECK,
+            status="finished",
+            cursor=1_235,
+            counts={"equal": 1_235 - found, "key_differs": found, "pending": 7},
+            created_at=now() - timedelta(days=days),
+            started_at=now() - timedelta(days=days),
+            finished_at=now() - timedelta(days=days),
+        )
+        for days in range(1, 21)
+        for found in [60 + days * days + 40 * (days % 3)]
+    ]
+
+
+def leave_waiting(app: Flask, legacy: LegacyFolder) -> None:
+    """Let changes wait for the predecessor's files, some in vain, and one of the files be gone."""
+    (legacy.path / "two_fa.json").unlink()
+    (legacy.path / ".encryption_key").write_text("")
+    problems = ["users.json cannot be replaced: No space left on device.", None]
+    problems += ["users.json is not JSON: it ends inside a record."] * 2
+    with app.app_context(), transaction() as session:
+        owner = session.scalar(select(User.id))
+        for number in range(1_204):
+            entry = OutboxEntry(user_id=owner, field="key", key_name=f"key-{number}")
+            entry.created_at = now() - timedelta(minutes=140)
+            entry.problem = problems[number % 4]
+            session.add(entry)

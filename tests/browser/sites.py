@@ -23,11 +23,14 @@ from webapp.config import Settings
 from webapp.db import transaction
 from webapp.forms.login import LoginForm
 from webapp.models import LoginSession, Run
-from webapp.services import runs
+from webapp.services import discrepancies, legacy_status, runs
+from webapp.services.discrepancies import Selection
 from webapp.services.setup import setup_token
 from webapp.web.gate import public
 
 _CLOSED = {"SIGNUP": "closed", "REQUIRE_TWO_FACTOR": "everyone", "LOGIN_ATTEMPT_LIMIT": "1"}
+_OVER = {"LEGACY_MODE": "off"}
+_WITH_PREDECESSOR = {"populated", "fresh", "agreeing", "doubtful", "mirrored", "over", "checking"}
 _NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 
 
@@ -36,7 +39,9 @@ class Sites:
 
     populated: everything there is. closed: a strict one. empty: without an account. alone: with one
     and no predecessor. fresh, agreeing, doubtful: with a predecessor, before the first check, after
-    one that found nothing, after one that failed. broken: without its database.
+    one that found nothing, after one that failed. mirrored: with changes on their way to its files,
+    one of which is missing. over: with a predecessor that is not used any more. checking: for a
+    test that changes it. broken: without its database.
     """
 
     def __init__(
@@ -102,12 +107,14 @@ class Sites:
         environ = ENVIRON | {"INSTANCE_DIR": str(folder), "DATABASE_URL": _NOWHERE}
         if name != "broken":
             environ["DATABASE_URL"] = self._make_database(folder)
-        if name in {"populated", "fresh", "agreeing", "doubtful"}:
+        if name in _WITH_PREDECESSOR:
             environ["LEGACY_DIR"] = str(legacy.path)
         if name in {"populated", "alone"}:
             environ["REDIS_URL"] = self._redis_url
-        environ |= {"populated": population.ENVIRON, "closed": _CLOSED}.get(name, {})
+        environ |= {"populated": population.ENVIRON, "closed": _CLOSED, "over": _OVER}.get(name, {})
         settings = replace(Settings.from_environ(environ), password_cost=CHEAP_PASSWORDS)
+        if name == "mirrored":
+            settings = replace(settings, legacy_mode="mirror")
         site = Site(settings)
         _add_pages(site.app)
         _fill(name, site.app, legacy)
@@ -115,7 +122,7 @@ class Sites:
 
 
 def _add_pages(app: Flask) -> None:
-    """Add what no installation has: a page that fails, and one with every component."""
+    """Add what no installation has: a page that fails, every component, and a form to come."""
 
     def fault() -> Response:
         raise RuntimeError("a fault of the tests")
@@ -125,7 +132,16 @@ def _add_pages(app: Flask) -> None:
             render_template("components/gallery.html", form=LoginForm(None), now=now())
         )
 
+    def repairable() -> Response:
+        status, found = legacy_status.status(), discrepancies.find(Selection())
+        return make_response(
+            render_template(
+                "legacy/page.html", status=status, found=found, pages={}, repair="/fault"
+            )
+        )
+
     app.add_url_rule("/fault", view_func=public(fault))
+    app.add_url_rule("/repairable", view_func=public(repairable))
     app.add_url_rule("/components", view_func=public(components))
 
 
@@ -136,6 +152,8 @@ def _fill(name: str, app: Flask, legacy: LegacyFolder) -> None:
         add_person(app, NEWCOMER)
     elif name not in {"empty", "broken"}:
         add_person(app, ADMIN, is_admin=True)
+    if name == "mirrored":
+        population.leave_waiting(app, legacy)
     status = {"agreeing": "finished", "doubtful": "failed"}.get(name)
     if status:
         error = "The database refused (OperationalError); see the log."

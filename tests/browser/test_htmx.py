@@ -14,7 +14,7 @@ from tests.browser.population import ADMIN
 from tests.browser.sites import Sites
 from webapp.clock import now
 from webapp.db import transaction
-from webapp.models import Run
+from webapp.models import Discrepancy, Run
 from webapp.services import runs
 
 SECRET = "sk-typed-at-a-bad-moment-0123456789"
@@ -143,6 +143,48 @@ def test_a_progress_bar_moves_and_stops_asking_at_the_end(sites: Sites) -> None:
     sent = Sent(page)
     page.wait_for_timeout(3_000)
     assert sent.requests == []
+
+
+def test_differences_are_narrowed_in_place_and_the_focus_stays(sites: Sites) -> None:
+    page = sites.person("populated", ADMIN).page
+    page.goto(sites.address("populated", "/admin/legacy"))
+    page.evaluate("window.isTheSamePage = true")
+    rows = page.locator("#differences tbody tr")
+    page.locator("#kind-only_in_legacy").press("Enter")
+    expect(rows).to_have_count(15)
+    expect(page.locator("#kind-only_in_legacy")).to_be_focused()
+    expect(page.locator("#announcer")).to_have_text("15 differences")
+    page.locator("#find-username").fill("member_0001")
+    page.locator("#find-username").press("Enter")
+    expect(rows).to_have_count(2)
+    expect(page.locator("#find-username")).to_be_focused()
+    assert page.url.endswith("/admin/legacy?kind=only_in_legacy&username=member_0001")
+    assert page.evaluate("window.isTheSamePage")
+    page.go_back()
+    expect(rows).to_have_count(15)
+
+
+def test_what_a_check_found_appears_when_it_ends(sites: Sites) -> None:
+    app = sites.site("checking").app
+    with app.app_context():
+        run_id = runs.start(runs.CONSISTENCY_CHECK).id
+    page = sites.person("checking", ADMIN).page
+    page.goto(sites.address("checking", "/admin/legacy"))
+    expect(page.locator("#differences")).to_contain_text("The first check is under way")
+    with app.app_context():
+        lease = runs.take(run_id)
+        with transaction() as session:
+            session.add(
+                Discrepancy(
+                    kind="key_differs",
+                    username="somebody",
+                    key_name="openai",
+                    first_run_id=run_id,
+                    last_run_id=run_id,
+                )
+            )
+            runs.finish(lease, counts={"key_differs": 1})
+    expect(page.locator("#differences tbody")).to_contain_text("somebody")
 
 
 @on_sqlite

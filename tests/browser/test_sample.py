@@ -43,10 +43,11 @@ def test_amira_replaces_a_key_and_finds_it_in_another_browser(
         expect(card.locator(".run")).to_have_attribute("data-status", "finished")
     imported = second.page.locator("section[aria-labelledby=import] .tally")
     expect(imported).to_contain_text(re.compile(r"Accounts created\s*6"))
-    second.go("/admin/consistency")
-    differences = second.page.get_by_role("table", name="Open differences")
+    second.go("/admin/legacy")
+    differences = second.page.get_by_role("table", name="Differences on this page")
     expect(differences.get_by_role("row").filter(has_text="emre").first).to_be_visible()
-    expect(second.page.locator("#differences-table + *, .tally").first).to_be_visible()
+    kinds = second.page.get_by_role("navigation", name="Kinds of differences")
+    expect(kinds.get_by_role("link", name="All")).to_be_visible()
 
 
 def test_ben_is_asked_for_a_code_that_works_once(person: Person, stack: Stack) -> None:

@@ -3,7 +3,9 @@
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser import population
 from tests.browser.conftest import PASSWORD, MakeAccount, OpenBrowser
+from tests.browser.sites import Sites
 
 pytestmark = pytest.mark.browser
 
@@ -40,3 +42,23 @@ def test_everything_works_without_javascript(
     person.sign_out()
     person.go("/keys")
     person.sees_heading("Sign in")
+
+
+def test_differences_are_narrowed_without_javascript(
+    open_browser: OpenBrowser, sites: Sites
+) -> None:
+    person = open_browser(sites.site("populated").url, java_script_enabled=False)
+    person.sign_in(population.ADMIN, population.PASSWORD)
+    person.go("/admin/legacy")
+    page = person.page
+    rows = page.get_by_role("table", name="Differences on this page").locator("tbody tr")
+    expect(rows).to_have_count(50)
+    page.get_by_role("link", name="Next").click()
+    expect(rows).to_have_count(10)
+    page.get_by_role("link", name="Account only in the earlier files").click()
+    expect(rows).to_have_count(15)
+    page.get_by_label("Username").fill("MEMBER_0001")
+    page.get_by_role("button", name="Search").click()
+    expect(rows).to_have_count(2)
+    page.get_by_role("link", name="Clear").click()
+    expect(rows).to_have_count(15)

@@ -1,5 +1,7 @@
 """The admin pages: for admins only, metadata only, and nothing fails while there is nothing yet."""
 
+from datetime import timedelta
+
 import pytest
 from flask import Flask
 from sqlalchemy import select, update
@@ -8,14 +10,14 @@ from tests.legacy_folder import SAMPLE
 from tests.visitor import Visitor
 from webapp.clock import now
 from webapp.db import db, transaction
-from webapp.models import Discrepancy, Run, User
+from webapp.models import Run, User
 from webapp.services import runs
 from webapp.services.accounts import Application, create_account, sign_up
 from webapp.services.keys import save_user_api_key
 
 PASSWORD = "seven quiet lanterns"
 SECRET = "sk-proj-0123456789abcdef"
-PAGES = ["/admin", "/admin/users", "/admin/runs", "/admin/consistency"]
+PAGES = ["/admin", "/admin/users", "/admin/runs", "/admin/legacy"]
 
 
 @pytest.fixture
@@ -82,6 +84,7 @@ def test_an_import_can_be_asked_for_once(app: Flask, admin: Visitor) -> None:
     assert "<html" not in done.text
     assert "hx-trigger" not in done.text, "the polling ends with the run"
     assert "Accounts created" in done.text
+    assert done.headers["HX-Trigger"] == "run-ended", "the page brings the rest up to date"
 
 
 def test_without_a_predecessor_there_is_nothing_to_import(admin: Visitor) -> None:
@@ -97,28 +100,30 @@ def test_a_failed_run_says_so_on_the_first_page(app: Flask, admin: Visitor) -> N
     assert "users.json is cut off." in page
 
 
-@pytest.mark.environ(LEGACY_DIR=str(SAMPLE))
-def test_differences_are_counted_by_kind_and_paged(app: Flask, admin: Visitor) -> None:
+def test_runs_are_shown_by_kind(app: Flask, admin: Visitor) -> None:
     with app.app_context(), transaction() as session:
-        run = Run(kind=runs.CONSISTENCY_CHECK, status="finished", finished_at=now())
+        session.add(Run(kind=runs.LEGACY_IMPORT, status="finished"))
+        session.add(Run(kind=runs.CONSISTENCY_CHECK, status="failed"))
+    every, imports = admin.get("/admin/runs"), admin.get("/admin/runs?kind=legacy_import")
+    assert "Consistency check 2" in every.text
+    assert "Import 1" in imports.text
+    assert "Consistency check 2" not in imports.text
+    assert "Consistency check 2" in admin.get("/admin/runs?kind=no_such_kind").text
+
+
+@pytest.mark.environ(LEGACY_DIR=str(SAMPLE))
+def test_a_run_says_how_fast_it_is_and_when_it_is_done(app: Flask, admin: Visitor) -> None:
+    with app.app_context(), transaction() as session:
+        started = now() - timedelta(seconds=100)
+        ends = started + timedelta(seconds=100) + runs.LEASE
+        run = Run(kind=runs.LEGACY_IMPORT, status="running", started_at=started)
+        run.cursor, run.total, run.lease_expires_at = 210_000, 714_000, ends
         session.add(run)
-        session.flush()
-        for number in range(60):
-            session.add(
-                Discrepancy(
-                    kind="key_differs",
-                    username=f"user{number:03}",
-                    key_name="openai",
-                    first_run_id=run.id,
-                    last_run_id=run.id,
-                )
-            )
-    first, second = admin.get("/admin/consistency"), admin.get("/admin/consistency?page=2")
-    assert "Key differs" in first.text
-    assert ">60<" in first.text
-    assert "user000" in first.text
-    assert "user059" not in first.text
-    assert "user059" in second.text
+    for page in ("/admin", "/admin/legacy", "/admin/runs/1"):
+        assert "2,100 a second, about 4 minutes left" in admin.get(page).text
+    with app.app_context(), transaction() as session:
+        session.execute(update(Run).values(lease_expires_at=now() - timedelta(seconds=1)))
+    assert "Its worker fell silent" in admin.get("/admin/runs/1").text
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "x", "9" * 30, "²"])

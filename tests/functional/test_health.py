@@ -87,13 +87,13 @@ def test_without_redis_all_but_the_jobs_works(
     app.test_client_class = Visitor
     add_person(app, is_admin=True)
     amira = signed_in(app)
-    for page in ("/keys", "/account", "/admin/users", "/admin/runs", "/admin/consistency"):
+    for page in ("/keys", "/account", "/admin/users", "/admin/runs", "/admin/legacy"):
         assert amira.get(page).status_code == 200
     for act, status in (("", 303), ("/reveal", 200), ("/delete", 303)):
         done = amira.post_form(f"/keys/openai{act}", {"value": "saved as ever"}, page="/keys")
         assert done.status_code == status
     assert silent_redis.taken == [], "what is no job has no business with the queue"
-    asked = amira.post_form("/admin/import", page="/admin/consistency")
+    asked = amira.post_form("/admin/import", page="/admin/legacy")
     assert asked.status_code == 303
     assert "Waiting" in amira.get(asked.location).text
     assert "(Redis) does not answer" in amira.get("/admin").text

@@ -24,7 +24,7 @@ from webapp.legacy.keys import VALUE
 from webapp.legacy.records import LegacyUser
 from webapp.legacy.users_json import open_snapshot
 from webapp.models import OutboxEntry, Run, User
-from webapp.services import audit, legacy_lookup, legacy_mirror, legacy_outbox, runs
+from webapp.services import audit, legacy_lookup, legacy_mirror, legacy_outbox, legacy_status, runs
 from webapp.services.accounts import create_account
 from webapp.services.consistency import check_consistency
 from webapp.services.due_runs import start_due_runs
@@ -277,16 +277,17 @@ def test_while_the_files_cannot_be_written_the_outbox_waits(
     spoil(folder.path)
     with pytest.raises(LegacyFilesUnreadable, match=message):
         mirror()
-    waiting = legacy_outbox.waiting()
+    waiting = legacy_status.status().waiting
+    assert waiting is not None
     assert waiting.count == 1
-    assert waiting.problems[0].startswith(message)
+    assert waiting.problems[0][0].startswith(message)
     failed = runs.latest(runs.LEGACY_MIRROR)
     assert failed is not None
     assert (failed.status, (failed.error or "").startswith(message)) == ("failed", True)
     for name, content in everything.items():
         (folder.path / name).write_bytes(content)
     legacy_mirror.run_mirror(runs.start(runs.LEGACY_MIRROR).id)
-    assert legacy_outbox.waiting().count == 0
+    assert not legacy_outbox.is_waiting()
     assert there(folder, "ann").keys["openai"].parts == {VALUE: "new value"}
 
 
@@ -304,7 +305,9 @@ def test_a_full_disk_loses_nothing(
             mirror()
     assert (folder.path / "users.json").read_bytes() == before
     assert not list(folder.path.glob("*.keystay-*"))
-    assert legacy_outbox.waiting().problems == ["users.json cannot be written: the disk is full."]
+    waiting = legacy_status.status().waiting
+    assert waiting is not None
+    assert waiting.problems == [("users.json cannot be written: the disk is full.", 1)]
     legacy_mirror.run_mirror(runs.start(runs.LEGACY_MIRROR).id)
     assert there(folder, "ann").keys["openai"].parts == {VALUE: "new value"}
 

@@ -8,13 +8,14 @@ from webapp.blueprints import (
     health,
     home,
     keys,
+    legacy,
     login,
     setup,
     signup,
     totp,
 )
 
-_ALL = (home, login, signup, setup, accounts, totp, keys, admin, health)
+_ALL = (home, login, signup, setup, accounts, totp, keys, admin, legacy, health)
 
 
 def init_app(app: Flask) -> None:

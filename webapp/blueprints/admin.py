@@ -1,6 +1,17 @@
-"""The admin pages: accounts, runs, consistency. They show metadata, never a value."""
+"""The admin pages: how things stand, accounts, runs. They show metadata, never a value."""
 
-from flask import Blueprint, Response, abort, make_response, render_template, request, url_for
+from typing import Any
+
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
 
 from webapp.config import current_settings
 from webapp.db import db
@@ -10,7 +21,7 @@ from webapp.services import legacy_undo, runs
 from webapp.services import overview as admin_view
 from webapp.services.overview import Page
 from webapp.web.gate import admin_required
-from webapp.web.htmx import render, see_other
+from webapp.web.htmx import render, see_other, wants_fragment
 from webapp.web.identity import current_identity
 from webapp.web.sudo import recent_authentication
 
@@ -58,17 +69,25 @@ def users() -> Response:
 @blueprint.get("/runs", endpoint="runs")
 @admin_required
 def runs_list() -> Response:
-    """Imports and checks, the newest first."""
-    page = admin_view.list_runs(_number())
+    """Imports and checks, the newest first; those of one kind if the address says so."""
+    kind = request.args.get("kind", "")
+    only = {"kind": kind} if kind in runs.KINDS else {}
+    page = admin_view.list_runs(_number(), **only)
     return make_response(
-        render_template("admin/runs.html", runs=page.rows, **_paging(page, "admin.runs"))
+        render_template(
+            "admin/runs.html",
+            runs=page.rows,
+            kinds=list(runs.KINDS),
+            **only,
+            **_paging(page, "admin.runs", **only),
+        )
     )
 
 
 @blueprint.get("/runs/<int:run_id>")
 @admin_required
 def run(run_id: int) -> Response:
-    """One run; its fragment asks for itself until the run has ended."""
+    """One run; its fragment asks for itself until the run has ended, and then tells the page."""
     found = db.session.get(Run, run_id) if run_id <= _LARGEST_ID else None
     if found is None:
         abort(404)
@@ -93,18 +112,8 @@ def undo_run(run_id: int) -> Response:
 @blueprint.get("/consistency")
 @admin_required
 def consistency() -> Response:
-    """What the last check found."""
-    page = admin_view.list_discrepancies(_number())
-    return make_response(
-        render_template(
-            "admin/consistency.html",
-            legacy=current_settings().legacy_enabled,
-            check=runs.latest(runs.CONSISTENCY_CHECK),
-            by_kind=admin_view.open_by_kind(),
-            discrepancies=page.rows,
-            **_paging(page, "admin.consistency"),
-        )
-    )
+    """Where the differences were before the page of the earlier application had them."""
+    return make_response(redirect(url_for("legacy.index"), 301))
 
 
 @blueprint.post("/import")
@@ -125,13 +134,16 @@ def start_check() -> Response:
 
 def _render_run(found: Run, form: UndoForm, status: int = 200) -> Response:
     can_be_undone = legacy_undo.can_be_undone(found)
-    return render(
+    answer = render(
         "admin/run.html",
         "admin/_run.html",
         status,
         run=found,
         form=form if can_be_undone else None,
     )
+    if wants_fragment() and found.finished_at is not None:
+        answer.headers["HX-Trigger"] = "run-ended"
+    return answer
 
 
 def _start(kind: str) -> Response:
@@ -147,10 +159,10 @@ def _number() -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
 
 
-def _paging(page: Page, endpoint: str) -> dict[str, object]:  # type: ignore[type-arg]
+def _paging(page: Page[Any], endpoint: str, **more: Any) -> dict[str, object]:
     def address(number: int) -> str | None:
         exists = 1 <= number <= page.pages and number != page.number
-        return url_for(endpoint, page=number) if exists else None
+        return url_for(endpoint, page=number, **more) if exists else None
 
     return {
         "paging": {

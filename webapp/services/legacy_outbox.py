@@ -4,12 +4,9 @@ A note is a row in the transaction of the act, so that neither is there without 
 which field of which account changed; services/legacy_mirror.py writes what that field is by then.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from webapp.clock import now
@@ -23,15 +20,6 @@ from webapp.services.vault import Vault
 Field = Literal["account", "password", "role", "second_factor", "key"]
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """How many notes wait, since when the oldest does, and what keeps them from being applied."""
-
-    count: int
-    oldest_at: datetime | None
-    problems: Sequence[str]
-
-
 def note(session: Session, user_id: int, field: Field, key_name: str = "") -> None:
     """Note that `field` of an account is to be written back. Inside `transaction()`.
 
@@ -43,22 +31,6 @@ def note(session: Session, user_id: int, field: Field, key_name: str = "") -> No
                 user_id=user_id, field=field, key_name=key_name, created_at=now()
             )
         )
-
-
-def waiting() -> Waiting:
-    """Return what waits, for an admin to see."""
-    is_waiting = OutboxEntry.applied_at.is_(None)
-    count, oldest = db.session.execute(
-        select(func.count(), func.min(OutboxEntry.created_at)).where(is_waiting)
-    ).one()
-    problems = db.session.scalars(
-        select(OutboxEntry.problem)
-        .where(is_waiting, OutboxEntry.problem.is_not(None))
-        .distinct()
-        .order_by(OutboxEntry.problem)
-        .limit(10)
-    ).all()
-    return Waiting(count, oldest, [problem for problem in problems if problem])
 
 
 def is_waiting() -> bool:

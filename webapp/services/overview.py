@@ -12,6 +12,7 @@ from webapp.models import ApiKey, Discrepancy, Run, User
 from webapp.services import runs
 from webapp.services.health import check_health
 from webapp.services.keyring import accepted_losses
+from webapp.services.legacy_status import standing_problems
 
 PAGE_SIZE = 50
 _NEWEST = 10
@@ -77,26 +78,10 @@ def list_accounts(number: int) -> Page[User]:
     return _page(select(User).order_by(User.username_folded), number)
 
 
-def list_discrepancies(number: int) -> Page[Discrepancy]:
-    """Return a page of the open differences."""
-    order = (Discrepancy.kind, Discrepancy.username, Discrepancy.key_name)
-    return _page(select(Discrepancy).where(_OPEN).order_by(*order), number)
-
-
-def open_by_kind() -> dict[str, int]:
-    """Return how many differences of each kind are open."""
-    rows = db.session.execute(
-        select(Discrepancy.kind, func.count().label("open"))
-        .where(_OPEN)
-        .group_by(Discrepancy.kind)
-        .order_by(Discrepancy.kind)
-    )
-    return {row.kind: row.open for row in rows}
-
-
-def list_runs(number: int) -> Page[Run]:
-    """Return a page of all runs, the newest first."""
-    return _page(select(Run).order_by(Run.created_at.desc(), Run.id.desc()), number)
+def list_runs(number: int, kind: str | None = None) -> Page[Run]:
+    """Return a page of all runs, or of those of `kind`, the newest first."""
+    query = select(Run).order_by(Run.created_at.desc(), Run.id.desc())
+    return _page(query if kind is None else query.where(Run.kind == kind), number)
 
 
 _OPEN: ColumnElement[bool] = Discrepancy.closed_at.is_(None)
@@ -127,18 +112,10 @@ def _health_problems() -> list[tuple[str, str]]:
 
 def _legacy_problems(last_import: Run | None, last_check: Run | None) -> list[tuple[str, str]]:
     settings = current_settings()
-    if not settings.legacy_enabled:
-        return []
-    found = [
+    ends = (("import", last_import), ("consistency check", last_check))
+    failed = [
         (f"The last {name} failed", run.error or "")
-        for name, run in (("import", last_import), ("consistency check", last_check))
-        if run and run.status == "failed"
+        for name, run in ends
+        if settings.legacy_enabled and run and run.status == "failed"
     ]
-    if settings.legacy_dir and (settings.legacy_dir / "users.json").exists():
-        # SECURITY.md, decision 12.
-        advice = (
-            "Whoever can read it can guess the passwords in it quickly. Delete it once nobody needs"
-            " the earlier application any more."
-        )
-        found.append(("users.json still lies in the earlier application’s folder", advice))
-    return found
+    return failed + standing_problems(settings)
