@@ -12,7 +12,13 @@ from flask.cli import AppGroup
 
 from webapp.cli.output import failures, json_option, print_json, shown
 from webapp.legacy.compare import Difference, Kind
-from webapp.services import consistency, legacy_migration, legacy_repair, legacy_undo
+from webapp.services import (
+    consistency,
+    legacy_export,
+    legacy_migration,
+    legacy_repair,
+    legacy_undo,
+)
 from webapp.services.legacy_repair import Choice, Step
 from webapp.services.repair_acts import Winner
 from webapp.services.runs import NotAvailable
@@ -117,6 +123,41 @@ def repair_command(
             click.echo(shown(f"{mark}{step.kind}: {step.username}{key}: {step.says}"))
     if any(not step.possible for step in steps):
         sys.exit(1)
+
+
+@legacy.command("export")
+@click.option(
+    "--dir",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A folder that does not exist yet.",
+)
+@json_option
+def export_command(folder: Path, as_json: bool) -> None:
+    """Write fresh files that the predecessor can start from, and say who needs a new password."""
+    with failures(as_json=as_json):
+        report = legacy_export.export_legacy(folder)
+    if as_json:
+        print_json(
+            {
+                "users": report.users,
+                "keys": report.keys,
+                "second_factors": report.second_factors,
+                "without_password": [
+                    {"username": name, "reason": why} for name, why in report.without_password
+                ],
+                "keys_locked": [
+                    {"username": name, "key_name": key} for name, key in report.keys_locked
+                ],
+            }
+        )
+        return
+    click.echo(f"{report.users:,} users with {report.keys:,} keys were written to {folder}.")
+    for name, why in report.without_password:
+        click.echo(shown(f"needs a new password there: {name}: {why}"))
+    for name, key in report.keys_locked:
+        click.echo(shown(f"missing, since it does not open here: {name} {key}"))
 
 
 @legacy.command("undo")
