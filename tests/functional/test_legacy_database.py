@@ -26,6 +26,7 @@ from webapp.services.legacy_migration import (
     preview_import,
 )
 
+OTHER_MASTER_KEY = "k2:ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA"
 OTHER_KEY = Fernet.generate_key().decode()
 in_context = pytest.mark.usefixtures("_context")
 
@@ -192,6 +193,23 @@ def test_a_locked_value_is_kept_as_the_older_one_and_unlocked_by_its_key(
         run()
         assert get_user_api_keys("ann")["openai"] == "once locked"
         assert versions("ann", "openai")[1:] == ["of the file", "once locked"]
+    dispose_engines(app)
+
+
+@in_context
+def test_an_older_value_that_does_not_open_here_is_not_added_again_and_again(
+    both_sources: LegacyDatabase, legacy_folder: LegacyFolder, make_settings: MakeSettings
+) -> None:
+    run()
+    address = {"LEGACY_DIR": str(legacy_folder.path), "LEGACY_DATABASE_URL": both_sources.address}
+    lost = {"MASTER_KEYS": OTHER_MASTER_KEY, "ACCEPT_MISSING_MASTER_KEYS": "k1"}
+    app = create_app(make_settings(**address, **lost))
+    with app.app_context():
+        run()
+        assert versions("ann", "openai") == [None, None, "of the database"]
+        before = stored()
+        run()
+        assert stored() == before
     dispose_engines(app)
 
 

@@ -187,14 +187,17 @@ def imports() -> int:
     return db.session.scalar(runs_of) or 0
 
 
-@in_context
+@pytest.mark.usefixtures("both_sources", "_context")
 def test_another_folder_is_read_without_the_database(
-    both_sources: LegacyDatabase, tmp_path: Path
+    legacy_folder: LegacyFolder, tmp_path: Path
 ) -> None:
     other = LegacyFolder(tmp_path / "copy")
     other.users({"zoe": record()})
     assert migrate_api_keys_from_json_to_db(other.path).users_created == 1
     assert set(roles()) == {"zoe"}
+    there = legacy_folder.path / ".." / legacy_folder.path.name
+    migrate_api_keys_from_json_to_db(there)
+    assert set(roles()) == {"zoe", "ann", "bob", "cy"}, "the same folder by another name"
 
 
 def test_who_is_only_in_the_database_signs_in_and_reads_keys(

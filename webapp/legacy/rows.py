@@ -103,7 +103,7 @@ def _object(row: Row, column: str) -> dict[str, object]:
     """Return the JSON object in `column`; empty where there is none. Raises RejectedRecord."""
     text = (row.get(column) or "").strip()
     try:
-        value = json.loads(text) if text else None
+        value = json.loads(text, **_AS_WRITTEN) if text else None
     except (ValueError, RecursionError):
         raise RejectedRecord(f"{column} in the database is not valid JSON") from None
     if value is None:
@@ -111,6 +111,14 @@ def _object(row: Row, column: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise RejectedRecord(f"{column} in the database is not an object")
     return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+# Numbers keep their digits, and NaN is no JSON.
+_AS_WRITTEN: dict[str, Any] = {"parse_int": str, "parse_float": str, "parse_constant": _refuse}
 
 
 def _flag(text: str | None) -> bool | None:

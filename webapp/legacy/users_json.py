@@ -275,6 +275,7 @@ class Snapshot:
         self.stamp = combined_stamp(self.stamp, rows.stamp)
         with closing(rows.rows) as source:
             self._scratch.add_rows(_prepared(source, digest, tick))
+        tick()
         self._alone = self._scratch.match_rows(self._level)
         self.digest = digest.hexdigest()
         return True

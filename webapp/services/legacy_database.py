@@ -112,7 +112,8 @@ class RecentStamp:
 
 
 def _path(url: URL) -> Path:
-    return Path(url.database or "")
+    """Return the file itself: SQLite puts the log beside that, not beside a link to it."""
+    return Path(url.database or "").resolve()
 
 
 def _sqlite_stamp(path: Path) -> tuple[str, float]:
@@ -165,7 +166,10 @@ def _copy_table(path: Path, before: str, copy: sqlite3.Connection) -> list[str]:
     except sqlite3.Error as error:
         if _sqlite_stamp(path)[0] != before:
             raise Torn(DATABASE, "is being written") from error
-        raise LegacyUnreadable(DATABASE, f"cannot be read: {path}: {error}") from error
+        says = str(error)
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
+            says = "a write was cut off, which its application undoes when it opens it"
+        raise LegacyUnreadable(DATABASE, f"cannot be read: {path}: {says}") from error
     if unused and (_log_of(path).exists() or _sqlite_stamp(path)[0] != before):
         raise Torn(DATABASE, "is being written")
     return columns

@@ -73,6 +73,7 @@ def _recent() -> RecentStamp:
 def _database_of(folder: Path) -> URL | None:
     """Return the database that belongs to `folder`: it was set for LEGACY_DIR, for no other."""
     settings = current_settings()
-    if not settings.legacy_enabled or folder != settings.legacy_dir:
+    if settings.legacy_database_url is None or not settings.legacy_enabled:
         return None
-    return settings.legacy_database_url
+    is_its_folder = settings.legacy_dir and folder.resolve() == settings.legacy_dir.resolve()
+    return settings.legacy_database_url if is_its_folder else None

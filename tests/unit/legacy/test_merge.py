@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from tests.legacy_folder import LegacyFolder, record, sha256_of
+from tests.unit.legacy.test_keys import json_values
 from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.keys import LegacyKey
 from webapp.legacy.records import DuplicateName, LegacyUser, RejectedRecord
-from webapp.legacy.rows import Row, Rows
+from webapp.legacy.rows import COLUMNS, REQUIRED_COLUMNS, Row, Rows
 from webapp.legacy.users_json import Snapshot, open_snapshot
 
 OTHER_KEY = Fernet.generate_key().decode()
@@ -202,7 +206,8 @@ def test_the_password_is_that_of_the_file_if_it_has_one(folder: LegacyFolder) ->
     [
         (row("ann", "{"), "api_keys in the database is not valid JSON"),
         (row("ann", "[" * 100_000), "api_keys in the database is not valid JSON"),
-        (row("ann", "9" * 5000), "api_keys in the database is not valid JSON"),
+        (row("ann", '{"openai": NaN}'), "api_keys in the database is not valid JSON"),
+        (row("ann", "9" * 5000), "api_keys in the database is not an object"),
         (row("ann", '["a"]'), "api_keys in the database is not an object"),
         (row("ann", smtp_settings="no"), "smtp_settings in the database is not valid JSON"),
         (row("ann", email="\udcff"), "its row in the database holds text that is not UTF-8"),
@@ -260,3 +265,35 @@ def test_stamp_and_digest_cover_the_database(folder: LegacyFolder) -> None:
     with read(folder, row("ann", email="x")) as other, open_snapshot(folder.path) as without:
         assert len({first.digest, other.digest, without.digest}) == 3
         assert without.stamp != first.stamp
+
+
+names = st.sampled_from(["ann", "Ann", "bob", ""]) | st.text(max_size=5)
+cells = st.none() | st.text(max_size=9) | st.builds(json.dumps, json_values)
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
+@given(
+    users=st.dictionaries(names, json_values | st.just(record()), max_size=4),
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {"username": st.none() | names, "password_hash": st.just(HASH) | cells},
+            optional=dict.fromkeys(set(COLUMNS) - set(REQUIRED_COLUMNS), cells),
+        ),
+        max_size=5,
+    ),
+)
+def test_every_account_is_handed_out_once_or_rejected(
+    folder: LegacyFolder, users: dict[str, Any], rows: list[Row]
+) -> None:
+    users = json.loads(json.dumps(users).replace("NaN", "0").replace("Infinity", "0"))
+    folder.users(users)
+    with read(folder, *rows) as snapshot:
+        found = list(snapshot.accounts())
+        assert [account.number for account in found] == list(range(snapshot.total))
+        assert [account.username for account in found][: len(users)] == list(users)
+        taken = {account.username for account in found}
+        assert all((one["username"] or "") in taken for one in rows)
+        for account in found:
+            assert account.username in snapshot
+        imported = [a.username.casefold() for a in found if isinstance(a.user, LegacyUser)]
+        assert len(imported) == len(set(imported))

@@ -179,6 +179,36 @@ def test_one_that_is_opened_while_it_is_read_is_tried_again(
 
 
 @on_sqlite
+def test_its_log_is_found_through_a_link(legacy_database: LegacyDatabase, tmp_path: Path) -> None:
+    legacy_database.create()
+    link = tmp_path / "link.db"
+    link.symlink_to(legacy_database.path)
+    linked = LegacyDatabase(f"sqlite:///{link}")
+    with closing(sqlite3.connect(legacy_database.path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode=WAL")
+        before = stamp(linked.url)
+        writer.execute("INSERT INTO users (id, username) VALUES (7, 'late')")
+        assert stamp(linked.url) != before
+        assert len(rows(linked)) == 1
+
+
+@on_sqlite
+def test_a_write_that_was_cut_off_is_an_error(legacy_database: LegacyDatabase) -> None:
+    legacy_database.create()
+    for number in range(100):
+        legacy_database.add(f"user{number}", email="x" * 100)
+    kept = legacy_database.path.with_name("kept")
+    with closing(sqlite3.connect(legacy_database.path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA cache_size=2")
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("UPDATE users SET email = 'y' || email")
+        shutil.copytree(legacy_database.path.parent, kept)
+    cut_off = LegacyDatabase(f"sqlite:///{kept / legacy_database.path.name}")
+    assert "a write was cut off" in problem(cut_off)
+    assert sorted(files_of(cut_off)) == ["users.db", "users.db-journal"]
+
+
+@on_sqlite
 def test_the_predecessor_can_write_while_its_rows_are_taken_in(
     legacy_database: LegacyDatabase,
 ) -> None:
