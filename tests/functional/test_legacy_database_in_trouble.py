@@ -1,4 +1,4 @@
-"""The predecessor's database that cannot be read, changes, or is not imported yet."""
+"""The predecessor's database: unreadable, changing, not imported yet, beside mirror and undo."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.fernet import Fernet
 from flask import Flask
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
@@ -25,21 +24,24 @@ from webapp.legacy.records import LegacyUser
 from webapp.models import Run, User
 from webapp.services import (
     legacy_accounts,
+    legacy_database,
     legacy_lookup,
     legacy_migration,
+    legacy_mirror,
+    legacy_sources,
     runs,
 )
 from webapp.services.consistency import check_consistency
 from webapp.services.due_runs import start_due_runs
 from webapp.services.import_report import ImportReport
-from webapp.services.keys import get_user_api_keys
+from webapp.services.keys import get_user_api_keys, save_user_api_key
 from webapp.services.legacy_migration import (
     LegacyFilesUnreadable,
     migrate_api_keys_from_json_to_db,
     preview_import,
 )
+from webapp.services.legacy_undo import undo_import
 
-OTHER_KEY = Fernet.generate_key().decode()
 in_context = pytest.mark.usefixtures("_context")
 
 
@@ -135,8 +137,10 @@ def test_a_run_that_is_cut_off_among_the_databases_own_goes_on_behind_its_last_b
     batches: list[list[str]] = []
     write = legacy_accounts.write
 
-    def fail_once(session: Session, users: Sequence[LegacyUser]) -> legacy_accounts.Outcome:
-        outcome = write(session, users)
+    def fail_once(
+        session: Session, users: Sequence[LegacyUser], *, run_id: int | None = None
+    ) -> legacy_accounts.Outcome:
+        outcome = write(session, users, run_id=run_id)
         batches.append([user.username for user in users])
         if len(batches) == 2:
             raise PowerFailure
@@ -213,7 +217,6 @@ def test_who_is_only_in_the_database_signs_in_and_reads_keys(
         assert get_user_api_keys("cy").sources["google"] == "legacy"
 
 
-@pytest.mark.usefixtures("both_sources")
 def test_a_name_of_the_database_cannot_be_signed_up_for(
     app: Flask, both_sources: LegacyDatabase
 ) -> None:
@@ -224,3 +227,61 @@ def test_a_name_of_the_database_cannot_be_signed_up_for(
     assert browser(app).post_form("/signup", form | {"username": "dan"}).status_code == 422
     with app.app_context():
         assert roles() == {}
+
+
+@in_context
+def test_an_import_of_both_can_be_taken_back(
+    app: Flask,
+    both_sources: LegacyDatabase,
+    legacy_folder: LegacyFolder,
+    make_settings: MakeSettings,
+) -> None:
+    files_only = create_app(make_settings(LEGACY_DIR=str(legacy_folder.path)))
+    with files_only.app_context():
+        run()
+    dispose_engines(files_only)
+    both_sources.change("ann", api_keys_updated_at="2025-01-01 00:00:00")
+    keys_before = stored()["api_keys"]
+    run()
+    assert set(roles()) == {"ann", "bob", "cy"}
+    undo_import(last_import().id)
+    assert set(roles()) == {"ann", "bob"}
+    assert stored()["api_keys"] == keys_before
+    assert get_user_api_keys("ann")["openai"] == "of the file"
+    run()
+    assert set(roles()) == {"ann", "bob", "cy"}
+    undo_import(last_import().id)
+    assert get_user_api_keys("ann")["openai"] == "of the file"
+
+
+@in_context
+def test_what_the_mirror_wrote_is_not_imported_and_the_database_stays_as_it_is(
+    both_sources: LegacyDatabase, legacy_folder: LegacyFolder, make_settings: MakeSettings
+) -> None:
+    address = {"LEGACY_DIR": str(legacy_folder.path), "LEGACY_DATABASE_URL": both_sources.address}
+    app = create_app(make_settings(**address, LEGACY_MODE="mirror"))
+    with app.app_context():
+        run()
+        state = legacy_database.stamp(both_sources.url)
+        save_user_api_key("ann", "openai", "saved here")
+        save_user_api_key("cy", "openai", "saved here too")
+        start_due_runs()
+        mirrored = runs.latest(runs.LEGACY_MIRROR)
+        assert mirrored is not None
+        legacy_mirror.run_mirror(mirrored.id)
+        assert legacy_database.stamp(both_sources.url) == state
+        legacy_sources.forget(app)
+        start_due_runs()
+        assert imports() == 1
+        found = {(item.kind, item.username) for item in check_consistency().items}
+        assert found == {("key_differs", "cy")}, "who is in the database only cannot be written"
+        assert run().users_existing == 3
+        assert get_user_api_keys("cy")["openai"] == "saved here too"
+    legacy_lookup.forget(app)
+    dispose_engines(app)
+
+
+def last_import() -> Run:
+    found = runs.latest(runs.LEGACY_IMPORT)
+    assert found is not None
+    return found
