@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from tests.conftest import MakeSettings
 from tests.legacy_database import LegacyDatabase
 from tests.legacy_folder import LegacyFolder, record
-from tests.people import browser, sign_in
+from tests.people import add_person, browser, sign_in, signed_in
 from tests.stored_rows import stored
 from tests.visitor import Visitor
 from webapp import clock, create_app
@@ -279,6 +279,27 @@ def test_what_the_mirror_wrote_is_not_imported_and_the_database_stays_as_it_is(
         assert get_user_api_keys("cy")["openai"] == "saved here too"
     legacy_lookup.forget(app)
     dispose_engines(app)
+
+
+def test_admins_see_whether_it_can_be_read(app: Flask, both_sources: LegacyDatabase) -> None:
+    add_person(app, "boss", is_admin=True)
+    admin = signed_in(app, "boss")
+    assert "Its own database, read only" in admin.get("/admin/legacy").text
+    assert "There" in source_row(admin)
+    assert ("kB" in source_row(admin)) == both_sources.is_sqlite
+    if both_sources.is_sqlite:
+        both_sources.path.unlink()
+    else:
+        both_sources.execute("DROP TABLE users")
+        legacy_sources.forget(app)
+    told = "No such file" if both_sources.is_sqlite else "It has no table users."
+    assert "Unreadable" in source_row(admin)
+    assert told in source_row(admin)
+
+
+def source_row(admin: Visitor) -> str:
+    page = admin.get("/admin/legacy").text
+    return page.partition("<code>LEGACY_DATABASE_URL</code>")[2].partition("</tr>")[0]
 
 
 def last_import() -> Run:
