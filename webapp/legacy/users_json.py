@@ -22,13 +22,20 @@ from ijson.common import JSONError
 
 from webapp.legacy import files
 from webapp.legacy.files import KEY_FILE, SECOND_FACTORS, USERS, Copies, LegacyUnreadable, Torn
-from webapp.legacy.records import DuplicateName, LegacyUser, RejectedRecord, parse_user
+from webapp.legacy.records import (
+    DuplicateName,
+    LegacyUser,
+    RejectedRecord,
+    parse_user,
+    printable,
+)
 from webapp.legacy.scratch import Scratch
 from webapp.legacy.structure import Malformed, fold, scan
 from webapp.legacy.tokens import KeyFileNeeded, TokenKeys
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BATCH = 500
+_REPEATED_NAMED = 50
 _SETTLED_SECONDS = 2.0
 """A file that has not changed for this long is not being written."""
 _FIRST_PAUSE_SECONDS = 0.05
@@ -104,6 +111,7 @@ class Snapshot:
                 events = ijson.basic_parse(_rewound(self._users))
                 self._structure = scan(events, self._scratch, tick)
             self._has_duplicates = self._scratch.count_names(self._level) < self.total
+            self._warn_of_repeated()
             with _reading(SECOND_FACTORS):
                 self._has_second_factors = self._load_second_factors(copies.second_factors)
             tick()
@@ -143,15 +151,19 @@ class Snapshot:
     def accounts(self, start: int = 0) -> Iterator[Account]:
         """Yield the accounts in the order of the file, from record number `start`.
 
-        A name that stands twice, ignoring case, is rejected the second time. Raises
+        Of names that differ by case the first counts and the others are rejected; of equal names
+        the last counts, as every JSON parser has it, and the others are left out. Raises
         LegacyUnreadable when a token needs the key file and that cannot be used.
         """
         remaining = islice(enumerate(self._records()), start, None)
         while batch := list(islice(remaining, _BATCH)):
             factors = self._second_factors(username for _, (username, _) in batch)
             for number, (username, record) in batch:
-                if self._has_duplicates and self._number_of(username) != number:
+                counts = self._name_of(username) if self._has_duplicates else None
+                if counts and counts[0] != username:
                     yield Account(number, username, DuplicateName())
+                elif counts and counts[1] != number:
+                    continue
                 else:
                     user = self._parse(username, record, factors.get(username))
                     yield Account(number, username, user)
@@ -159,7 +171,7 @@ class Snapshot:
     def __contains__(self, username: str) -> bool:
         """Whether the file has an account of this name, ignoring case."""
         with self._lock:
-            return self._number_of(username) is not None
+            return self._name_of(username) is not None
 
     def find(self, username: str) -> LegacyUser | RejectedRecord | None:
         """Return the account of this name, ignoring case; safe to call from several threads.
@@ -178,8 +190,18 @@ class Snapshot:
             username, record = found
             return self._parse(username, record, self._second_factors([username]).get(username))
 
-    def _number_of(self, username: str) -> int | None:
-        return self._scratch.number_of(self._level, fold(username))
+    def _name_of(self, username: str) -> tuple[str, int] | None:
+        return self._scratch.name_of(self._level, fold(username))
+
+    def _warn_of_repeated(self) -> None:
+        repeated = self._scratch.repeated(self._level) if self._has_duplicates else iter(())
+        for name, times in islice(repeated, _REPEATED_NAMED):
+            self.warnings.append(
+                f"{USERS} has the username {printable(name)} {times} times; the last one counts"
+            )
+        more = sum(1 for _ in repeated)
+        if more:
+            self.warnings.append(f"{USERS} has {more} more usernames several times")
 
     def _records(self) -> Iterator[tuple[str, object]]:
         pairs: Iterator[tuple[str, object]] = ijson.kvitems(
