@@ -30,7 +30,7 @@ from webapp.legacy.records import (
     printable,
 )
 from webapp.legacy.scratch import Scratch
-from webapp.legacy.structure import Malformed, fold, scan
+from webapp.legacy.structure import Malformed, check_entries, fold, scan
 from webapp.legacy.tokens import KeyFileNeeded, TokenKeys
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -226,8 +226,7 @@ class Snapshot:
         if file is None:
             self.warnings.append(f"{SECOND_FACTORS} is missing: no second factor is known")
             return False
-        if next(ijson.basic_parse(_rewound(file)), None) != ("start_map", None):
-            raise Malformed("does not hold a JSON object")
+        check_entries(ijson.basic_parse(_rewound(file)))
         self._scratch.add_second_factors(ijson.kvitems(_rewound(file), ""))
         strangers = self._scratch.count_strangers(self._level)
         if strangers:
