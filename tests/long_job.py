@@ -19,7 +19,7 @@ PAUSE_SECONDS = 0.05
 FAIL = "fail"
 SECRET = "sk-a-secret-that-a-traceback-could-show"
 
-runs.KINDS[KIND] = runs.Kind("tests.long_job.run", "legacy.check_requested")
+runs.KINDS[KIND] = runs.Kind("tests.long_job.run", "legacy.check_requested", "long job")
 
 
 def run(run_id: int) -> None:

@@ -16,7 +16,7 @@ from webapp import clock
 from webapp.clock import now
 from webapp.db import db, transaction
 from webapp.models import AuditEvent, LoginAttempt, Run, User
-from webapp.services import runs
+from webapp.services import run_progress, runs
 from webapp.services.actor import Actor, acting
 from webapp.services.errors import ServiceError
 from webapp.services.runs import (
@@ -307,41 +307,40 @@ def test_progress_of_a_run() -> None:
     start = now()
     with clock.frozen(start) as set_clock:
         run_id = runs.start(LEGACY_IMPORT).id
-        progress = runs.progress(reload(run_id))
+        progress = run_progress.progress(reload(run_id))
         assert (progress.percent, progress.waiting, progress.per_second) == (None, True, None)
         lease = runs.take(run_id)
         set_clock(start + timedelta(seconds=10))
         with transaction() as session:
             lease.checkpoint(session, cursor=500, total=2000)
-        progress = runs.progress(reload(run_id))
+        progress = run_progress.progress(reload(run_id))
         assert (progress.done, progress.total, progress.percent) == (500, 2000, 25)
         assert progress.per_second == pytest.approx(50)
         assert progress.remaining == timedelta(seconds=30)
         assert not progress.waiting
         set_clock(start + timedelta(minutes=5))
-        progress = runs.progress(reload(run_id))
+        progress = run_progress.progress(reload(run_id))
         assert (progress.waiting, progress.remaining) == (True, None)
         runs.finish(lease)
-        assert runs.progress(reload(run_id)).percent == 100
+        assert run_progress.progress(reload(run_id)).percent == 100
 
 
 def test_an_empty_run_has_a_progress_too() -> None:
     lease = runs.take(runs.start(LEGACY_IMPORT).id)
     with transaction() as session:
         lease.checkpoint(session, cursor=0, total=0)
-    assert runs.progress(reload(lease.run_id)).percent == 0
+    assert run_progress.progress(reload(lease.run_id)).percent == 0
 
 
-def test_runs_are_listed_newest_first_in_pages() -> None:
+def test_the_latest_of_a_kind_is_the_newest() -> None:
     start = now()
     with transaction() as session:
         session.add_all(
             Run(kind=CONSISTENCY_CHECK, status="finished", created_at=start + timedelta(seconds=n))
-            for n in range(runs.PAGE_SIZE + 1)
+            for n in range(3)
         )
-    first, second = runs.list_runs(), runs.list_runs(2)
-    assert (len(first.runs), first.has_next) == (runs.PAGE_SIZE, True)
-    assert (len(second.runs), second.has_next) == (1, False)
-    assert first.runs[0] == runs.latest(CONSISTENCY_CHECK)
+    newest = runs.latest(CONSISTENCY_CHECK)
+    assert newest is not None
+    assert newest.created_at == start + timedelta(seconds=2)
     assert runs.latest(CONSISTENCY_CHECK, status="failed") is None
     assert runs.latest(LEGACY_IMPORT) is None

@@ -191,5 +191,5 @@ def test_without_legacy_files_nothing_starts(make_settings: Callable[..., Settin
         app = create_app(make_settings(**more))
         with app.app_context():
             start_due_runs()
-            assert runs.list_runs().runs == []
+            assert db.session.scalars(select(Run)).all() == []
         dispose_engines(app)

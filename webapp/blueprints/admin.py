@@ -13,11 +13,10 @@ from flask import (
     url_for,
 )
 
-from webapp.config import current_settings
 from webapp.db import db
 from webapp.forms.legacy import UndoForm
 from webapp.models import Run
-from webapp.services import legacy_undo, runs
+from webapp.services import legacy_mode, legacy_undo, runs
 from webapp.services import overview as admin_view
 from webapp.services.overview import Page
 from webapp.web.gate import admin_required
@@ -46,7 +45,7 @@ def overview() -> Response:
             ],
             requests=found.requests,
             users=found.newest,
-            legacy=current_settings().legacy_enabled,
+            legacy=legacy_mode.is_on(),
             last_import=found.last_import,
             last_check=found.last_check,
             discrepancies=found.open_discrepancies,
@@ -147,7 +146,7 @@ def _render_run(found: Run, form: UndoForm, status: int = 200) -> Response:
 
 
 def _start(kind: str) -> Response:
-    if not current_settings().legacy_enabled:
+    if not legacy_mode.is_on():
         abort(404)
     started = runs.start(kind, requested_by_id=current_identity().user_id)
     return see_other(url_for("admin.run", run_id=started.id))

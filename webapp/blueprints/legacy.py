@@ -2,8 +2,7 @@
 
 from flask import Blueprint, Response, make_response, render_template, request, url_for
 
-from webapp.config import current_settings
-from webapp.services import discrepancies, legacy_status, runs
+from webapp.services import discrepancies, legacy_mode, legacy_status, runs
 from webapp.services.discrepancies import Listing, Position, Selection
 from webapp.web.chart import line_chart
 from webapp.web.gate import admin_required
@@ -22,7 +21,7 @@ def index() -> Response:
     """How things stand; for htmx the differences alone."""
     found = discrepancies.find(_selection(), _position())
     context = {
-        "is_on": current_settings().legacy_enabled,
+        "is_on": legacy_mode.is_on(),
         "found": found,
         "pages": _pages(found),
         "check": runs.latest(runs.CONSISTENCY_CHECK),

@@ -12,7 +12,14 @@ from flask.cli import AppGroup
 
 from webapp.cli.output import failures, json_option, print_json, shown
 from webapp.legacy.compare import Difference, Kind
-from webapp.services import consistency, legacy_migration, legacy_repair, legacy_undo
+from webapp.services import (
+    consistency,
+    legacy_cutover,
+    legacy_export,
+    legacy_migration,
+    legacy_repair,
+    legacy_undo,
+)
 from webapp.services.legacy_repair import Choice, Step
 from webapp.services.repair_acts import Winner
 from webapp.services.runs import NotAvailable
@@ -117,6 +124,79 @@ def repair_command(
             click.echo(shown(f"{mark}{step.kind}: {step.username}{key}: {step.says}"))
     if any(not step.possible for step in steps):
         sys.exit(1)
+
+
+@legacy.command("cutover")
+@click.option(
+    "--accept",
+    multiple=True,
+    type=click.Choice([kind.value for kind in Kind]),
+    help="A kind of difference that may stay; can be given several times.",
+)
+@json_option
+def cutover_command(accept: tuple[str, ...], as_json: bool) -> None:
+    """End the predecessor's time: a last check, its files sealed, the hashes taken out of them.
+
+    Stop the predecessor first. `export` is the way back.
+    """
+    with failures(as_json=as_json):
+        report = _in_turn(lambda: legacy_cutover.cut_over(accept))
+    if as_json:
+        print_json(asdict(report))
+        return
+    click.echo(f"The files are sealed in {report.archive}, and are not read any more.")
+    click.echo(f"{report.hashes_removed:,} password hashes were taken out of users.json.")
+    for kind, number in report.accepted.items():
+        click.echo(f"accepted: {kind} {number:,}")
+
+
+@legacy.command("unseal")
+@click.argument("archive", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--dir", "folder", required=True, type=click.Path(path_type=Path))
+@json_option
+def unseal_command(archive: Path, folder: Path, as_json: bool) -> None:
+    """Write the files that a cut-over has sealed into a folder that does not exist yet."""
+    with failures(as_json=as_json):
+        names = legacy_cutover.unseal(archive, folder)
+    if as_json:
+        print_json({"files": names})
+        return
+    click.echo(f"{', '.join(names)} were written to {folder}.")
+
+
+@legacy.command("export")
+@click.option(
+    "--dir",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A folder that does not exist yet.",
+)
+@json_option
+def export_command(folder: Path, as_json: bool) -> None:
+    """Write fresh files that the predecessor can start from, and say who needs a new password."""
+    with failures(as_json=as_json):
+        report = legacy_export.export_legacy(folder)
+    if as_json:
+        print_json(
+            {
+                "users": report.users,
+                "keys": report.keys,
+                "second_factors": report.second_factors,
+                "without_password": [
+                    {"username": name, "reason": why} for name, why in report.without_password
+                ],
+                "keys_locked": [
+                    {"username": name, "key_name": key} for name, key in report.keys_locked
+                ],
+            }
+        )
+        return
+    click.echo(f"{report.users:,} users with {report.keys:,} keys were written to {folder}.")
+    for name, why in report.without_password:
+        click.echo(shown(f"needs a new password there: {name}: {why}"))
+    for name, key in report.keys_locked:
+        click.echo(shown(f"missing, since it does not open here: {name} {key}"))
 
 
 @legacy.command("undo")

@@ -3,6 +3,7 @@
 from webapp.jobs.context import carry_out
 from webapp.services import (
     consistency,
+    legacy_cutover,
     legacy_migration,
     legacy_mirror,
     legacy_repair,
@@ -28,3 +29,7 @@ def run_undo(run_id: int) -> None:
 
 def run_repair(run_id: int) -> None:
     carry_out(legacy_repair.run_repair, run_id)
+
+
+def run_cutover(run_id: int) -> None:
+    carry_out(legacy_cutover.run_cutover, run_id)

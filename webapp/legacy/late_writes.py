@@ -79,4 +79,4 @@ def _merged(current: Entries, late: Mapping[str, Any]) -> list[Edit]:
             edits.append(Edit(there.value, there.end, json.dumps(entry).encode("ascii")))
         else:
             new.append((name, entry))
-    return edits + current.append(new)
+    return sorted(edits, key=lambda edit: edit.begin) + current.append(new)

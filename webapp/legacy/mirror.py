@@ -203,6 +203,8 @@ class _Plan:
                 self.outcomes.append(Written(None, None, problem))
             except KeyFileNeeded as error:
                 raise LegacyUnreadable(KEY_FILE, f"{error}, and keys are written with it") from None
+        self.user_edits.sort(key=lambda edit: edit.begin)
+        self.factor_edits.sort(key=lambda edit: edit.begin)
         self.user_edits += self._users.append(self._new_users)
         self.factor_edits += self._factors.append(self._new_factors)
 

@@ -13,7 +13,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +133,10 @@ class Original:
         return stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
 
 
-def replace(original: Original, edits: Sequence[Edit], permit: Callable[[], None]) -> bytes:
-    """Replace the file by the original with `edits`; return the SHA-256 of what it now holds.
+def replace(original: Original, edits: Iterable[Edit], permit: Callable[[], None]) -> bytes:
+    """Replace the file by the original with `edits`, which come in their order.
+
+    Returns the SHA-256 of what it now holds.
 
     A new file beside it, flushed, takes its name; a reader sees the old or the new one, whole.
     `permit` is asked last of all, and what it raises leaves the file as it is. Raises Overtaken,
@@ -211,7 +213,7 @@ def _wait_for(descriptor: int, folder: Path) -> None:
             time.sleep(_PAUSE_SECONDS)
 
 
-def _write(file: IO[bytes], original: Original, edits: Sequence[Edit]) -> bytes:
+def _write(file: IO[bytes], original: Original, edits: Iterable[Edit]) -> bytes:
     digest = hashlib.sha256()
 
     def put(piece: bytes) -> None:
@@ -223,7 +225,7 @@ def _write(file: IO[bytes], original: Original, edits: Sequence[Edit]) -> bytes:
             put(original.text[at : min(at + _CHUNK_BYTES, end)])
 
     at = 0
-    for edit in sorted(edits, key=lambda edit: edit.begin):
+    for edit in edits:
         copy(at, edit.begin)
         put(edit.new)
         at = edit.end

@@ -8,7 +8,7 @@ from webapp.crypto.hashing import hash_bcrypt
 from webapp.db import db, transaction
 from webapp.models import User
 from webapp.models.users import fold
-from webapp.services import audit, legacy_lookup, login, throttle
+from webapp.services import audit, legacy_lookup, legacy_mode, login, throttle
 from webapp.services.errors import InvalidInput, ServiceError
 from webapp.services.login import SignedIn
 from webapp.services.passwords import check_new_password, password_hashes
@@ -102,7 +102,7 @@ def new_account(
         is_admin=is_admin,
         password_hash=password_hashes().hash(password),
     )
-    return NewAccount(user, hash_bcrypt(password) if current_settings().mirrors else None)
+    return NewAccount(user, hash_bcrypt(password) if legacy_mode.is_mirrored() else None)
 
 
 def add_account(account: NewAccount) -> None:

@@ -29,6 +29,8 @@ EVENTS = frozenset(
         "key.saved",
         "key.verification_failed",
         "legacy.check_requested",
+        "legacy.cut_over",
+        "legacy.cutover_requested",
         "legacy.import_requested",
         "legacy.mirror_requested",
         "legacy.repair_requested",

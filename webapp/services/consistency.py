@@ -46,12 +46,12 @@ class CheckReport:
     items: Sequence[Difference]
 
 
-def check_consistency() -> CheckReport:
-    """Compare LEGACY_DIR with the database in the foreground.
+def check_consistency(*, parent: Lease | None = None) -> CheckReport:
+    """Compare LEGACY_DIR with the database in the foreground, for `parent` see `runs.begin`.
 
     Raises LegacyFilesUnreadable, LegacyNotConfigured, and NotAvailable while a worker checks.
     """
-    lease = runs.begin(runs.CONSISTENCY_CHECK)
+    lease = runs.begin(runs.CONSISTENCY_CHECK, parent=parent)
     with runs.working(lease):
         counts = _check(lease)
     equal, pending = counts.pop("equal"), counts.pop("pending")

@@ -13,7 +13,7 @@ from webapp.config import Settings, current_settings
 from webapp.db import db
 from webapp.legacy import files
 from webapp.models import Run
-from webapp.services import legacy_mirror, legacy_outbox, runs
+from webapp.services import legacy_mirror, legacy_mode, legacy_outbox, runs
 
 _RETRY_PAUSES = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30))
 """After the first, the second and every later failure with the same state of the files."""
@@ -26,7 +26,7 @@ _UNREADABLE = "unreadable"
 def start_due_runs() -> None:
     """Start the runs that are due. Without legacy files, none is."""
     settings = current_settings()
-    if not settings.legacy_enabled:
+    if not legacy_mode.is_on() or runs.unfinished(runs.LEGACY_CUTOVER):
         return
     state = _state_of_files(settings)
     if settings.mirrors and _mirror_is_due(state):

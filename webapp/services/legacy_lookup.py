@@ -22,7 +22,7 @@ from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.records import LegacyUser
 from webapp.legacy.users_json import Snapshot, open_snapshot
 from webapp.models import Run
-from webapp.services import legacy_accounts, runs
+from webapp.services import legacy_accounts, legacy_mode, runs
 from webapp.services.errors import ServiceError
 from webapp.services.key_payload import Payload
 from webapp.services.key_store import Owner
@@ -55,7 +55,7 @@ def find_account(username: str) -> LegacyUser | None:
     be read, which the admin page shows.
     """
     settings = current_settings()
-    if not settings.legacy_enabled:
+    if not legacy_mode.is_on():
         return None
     try:
         state = _state(settings)
@@ -94,7 +94,7 @@ def username_in_legacy(username: str) -> bool:
     into as they are now. Raises NamesUnknown when they cannot be read.
     """
     settings = current_settings()
-    if not settings.legacy_enabled:
+    if not legacy_mode.is_on():
         return False
     try:
         with _index(settings, _state(settings), fresh=True) as snapshot:

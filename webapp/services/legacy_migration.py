@@ -20,7 +20,7 @@ from webapp.legacy import files
 from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.records import LegacyUser, RejectedRecord, printable
 from webapp.legacy.users_json import Account, Snapshot, open_snapshot
-from webapp.services import legacy_accounts, runs
+from webapp.services import legacy_accounts, legacy_mode, runs
 from webapp.services.errors import ServiceError
 from webapp.services.import_report import ImportReport, Rejected
 from webapp.services.keyring import current_keyring
@@ -37,7 +37,10 @@ _STRANGER: Final = (
 class LegacyNotConfigured(ServiceError):
     """There is no folder to read."""
 
-    message = "LEGACY_DIR is not set, or LEGACY_MODE is off: there is no predecessor to read."
+    message = (
+        "LEGACY_DIR is not set, LEGACY_MODE is off, or the folder was cut over: there is no"
+        " predecessor to read."
+    )
 
 
 class UndoUnderWay(NotAvailable):
@@ -50,17 +53,20 @@ class LegacyFilesUnreadable(ServiceError):
     """The predecessor's files cannot be read; the message names the file. Nothing was written."""
 
 
-def migrate_api_keys_from_json_to_db(folder: Path | None = None) -> ImportReport:
+def migrate_api_keys_from_json_to_db(
+    folder: Path | None = None, *, parent: Lease | None = None
+) -> ImportReport:
     """Import the files in `folder`, by default LEGACY_DIR, in the foreground.
 
-    Goes on with a run that was interrupted. Raises LegacyFilesUnreadable, LegacyNotConfigured, and
-    NotAvailable while a worker imports or takes an import back.
+    For `parent` see `runs.begin`. Goes on with a run that was interrupted. Raises
+    LegacyFilesUnreadable, LegacyNotConfigured, and NotAvailable while a worker imports or takes an
+    import back.
     """
     folder = folder or configured_folder()
     _check_no_undo()
     with _readable():
         state = files.stamp(folder, current_settings().legacy_encryption_keys).text
-    lease = runs.begin(runs.LEGACY_IMPORT, source=state)
+    lease = runs.begin(runs.LEGACY_IMPORT, source=state, parent=parent)
     with runs.working(lease):
         return _import(lease, folder)
 
@@ -86,10 +92,10 @@ def preview_import(folder: Path | None = None) -> ImportReport:
 
 def configured_folder() -> Path:
     """Return LEGACY_DIR. Raises LegacyNotConfigured."""
-    settings = current_settings()
-    if settings.legacy_dir is None or not settings.legacy_enabled:
+    folder = current_settings().legacy_dir
+    if folder is None or not legacy_mode.is_on():
         raise LegacyNotConfigured
-    return settings.legacy_dir
+    return folder
 
 
 @contextmanager

@@ -9,7 +9,7 @@ disk away the notes wait.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import Any, Final, cast
 
 from sqlalchemy import Row, select, update
@@ -17,20 +17,19 @@ from sqlalchemy.orm import Session
 
 from webapp.clock import now
 from webapp.config import current_settings
-from webapp.crypto.hashing import is_bcrypt
 from webapp.db import db, transaction
 from webapp.legacy import files, mirror
 from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.keys import LegacyKey
 from webapp.legacy.mirror import Guard, Wanted, Written
-from webapp.legacy.records import LegacySecondFactor
 from webapp.models import OutboxEntry, Run, User
 from webapp.services import legacy_outbox, runs, stored_accounts
 from webapp.services.legacy_migration import LegacyFilesUnreadable, configured_folder
 from webapp.services.legacy_outbox import Field
 from webapp.services.legacy_pending import Place, is_reverted
+from webapp.services.legacy_record import legacy_password, legacy_second_factor, record_of
 from webapp.services.runs import Lease
-from webapp.services.vault import LEGACY_HASH, PASSWORD_DIGEST, TOTP_SECRET, Locked, Vault
+from webapp.services.vault import Locked, Vault
 
 BATCH: Final = 500
 """Notes settled together."""
@@ -290,16 +289,15 @@ def _account(user: User, stored: stored_accounts.Account, fields: set[tuple[str,
         else:
             keys[name] = stored_accounts.as_legacy(name, key.payload)
     factor, sets_factor = None, is_new or ("second_factor", "") in fields
-    if sets_factor and user.totp_enabled_at is not None:
+    if sets_factor:
         try:
-            secret = vault.open(TOTP_SECRET, user.totp_secret or "").decode("ascii")
-            factor = LegacySecondFactor(secret, True)
+            factor = legacy_second_factor(user, vault)
         except Locked:
             sets_factor, problems["second_factor", ""] = False, _LOCKED_FACTOR
-    password = _password(user, vault) if is_new or ("password", "") in fields else None
+    password = legacy_password(user, vault) if is_new or ("password", "") in fields else None
     wanted = Wanted(
         username=user.username,
-        record=_record(user, password) if is_new and password else None,
+        record=record_of(user, password) if is_new and password else None,
         why_not=_NO_HASH if is_new else _ABSENT,
         born_at=user.created_at if user.self_registered else None,
         password_hash=password,
@@ -309,32 +307,3 @@ def _account(user: User, stored: stored_accounts.Account, fields: set[tuple[str,
         second_factor=factor,
     )
     return _Account(wanted, problems)
-
-
-def _password(user: User, vault: Vault) -> str | None:
-    """Return the password's hash in a form that the predecessor reads, if there is one."""
-    try:
-        if user.legacy_hash:
-            return vault.open(LEGACY_HASH, user.legacy_hash).decode("ascii")
-        if user.imported_digest:
-            return vault.open(PASSWORD_DIGEST, user.imported_digest).decode("ascii")
-    except Locked:
-        return None
-    return user.password_hash if is_bcrypt(user.password_hash or "") else None
-
-
-def _record(user: User, password: str) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "name": user.name,
-        "password_hash": password,
-        "role": "admin" if user.is_admin else "user",
-        "admin_request": user.admin_requested,
-        "admin_request_reason": user.admin_request_reason,
-        "created_at": user.created_at.astimezone(UTC).replace(tzinfo=None).isoformat(),
-        "last_login": None,
-    }
-    if user.email:
-        record["email"] = user.email
-    if user.api_permissions:
-        record["api_permissions"] = dict(user.api_permissions)
-    return record

@@ -10,10 +10,10 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from webapp.clock import now
-from webapp.config import current_settings
 from webapp.db import db
 from webapp.legacy.records import LegacyUser
 from webapp.models import OutboxEntry
+from webapp.services import legacy_mode
 from webapp.services.legacy_rows import password_state, payload_of
 from webapp.services.vault import Vault
 
@@ -25,7 +25,7 @@ def note(session: Session, user_id: int, field: Field, key_name: str = "") -> No
 
     Does nothing unless changes are mirrored.
     """
-    if current_settings().mirrors:
+    if legacy_mode.is_mirrored():
         session.execute(
             insert(OutboxEntry).values(
                 user_id=user_id, field=field, key_name=key_name, created_at=now()

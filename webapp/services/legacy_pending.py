@@ -8,12 +8,11 @@ from typing import Any, Final, NamedTuple, cast
 from sqlalchemy import Row, select
 
 from webapp.clock import now
-from webapp.config import current_settings
 from webapp.db import db, transaction
 from webapp.legacy.compare import Difference, Kind
 from webapp.legacy.records import LegacyUser
 from webapp.models import OutboxEntry
-from webapp.services import legacy_outbox
+from webapp.services import legacy_mode, legacy_outbox
 from webapp.services.legacy_outbox import Field
 from webapp.services.stored_accounts import Account
 from webapp.services.vault import Locked
@@ -100,7 +99,7 @@ class Pending:
 
 def load(user_ids: Sequence[int]) -> Pending:
     """Return what is pending of these accounts: one statement, none unless changes are mirrored."""
-    if not user_ids or not current_settings().mirrors:
+    if not user_ids or not legacy_mode.is_mirrored():
         return Pending(())
     return Pending(
         db.session.execute(

@@ -18,7 +18,7 @@ from webapp.config import LegacyMode, Settings, current_settings
 from webapp.db import db
 from webapp.legacy import files
 from webapp.models import OutboxEntry, Run
-from webapp.services import runs
+from webapp.services import legacy_mode, runs
 
 MOST_CHECKS: Final = 60
 MOST_PROBLEMS: Final = 10
@@ -95,6 +95,7 @@ class Status:
     """
 
     mode: LegacyMode
+    cut_over_at: datetime | None
     folder: Path | None
     sources: Sequence[Source]
     problems: Sequence[tuple[str, str]]
@@ -107,19 +108,23 @@ def status() -> Status:
     """Gather the page; a fixed number of statements."""
     settings = current_settings()
     waiting = _waiting()
+    cut_over_at = legacy_mode.cut_over_at()
     return Status(
-        mode=settings.legacy_mode,
+        mode="off" if cut_over_at else settings.legacy_mode,
+        cut_over_at=cut_over_at,
         folder=settings.legacy_dir,
         sources=_sources(settings),
         problems=standing_problems(settings),
         last_import=runs.latest(runs.LEGACY_IMPORT),
         checks=finished_checks(),
-        waiting=waiting if waiting.count or settings.legacy_mode == "mirror" else None,
+        waiting=waiting if waiting.count or legacy_mode.is_mirrored() else None,
     )
 
 
 def standing_problems(settings: Settings) -> list[tuple[str, str]]:
     """Return what stays wrong for as long as the predecessor's files lie there."""
+    if legacy_mode.cut_over_at():
+        return []  # the cut-over took the hashes out
     if settings.legacy_dir and _lies_there(settings.legacy_dir / files.USERS):
         # SECURITY.md, decision 12.
         advice = (

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from webapp.config import current_settings
 from webapp.db import db
 from webapp.models import ApiKey, Discrepancy, Run, User
-from webapp.services import runs
+from webapp.services import legacy_mode, runs
 from webapp.services.health import check_health
 from webapp.services.keyring import accepted_losses
 from webapp.services.legacy_status import standing_problems
@@ -56,7 +56,7 @@ def overview() -> Overview:
     last_import = runs.latest(runs.LEGACY_IMPORT)
     last_check = runs.latest(runs.CONSISTENCY_CHECK)
     return Overview(
-        problems=[*_health_problems(), *_legacy_problems(last_import, last_check)],
+        problems=[*_health_problems(), *_legacy_problems()],
         accounts=_count(select(User.id)),
         admins=_count(select(User.id).where(User.is_admin, User.disabled_at.is_(None))),
         keys=_count(select(ApiKey.id).where(ApiKey.deleted_at.is_(None))),
@@ -110,12 +110,16 @@ def _health_problems() -> list[tuple[str, str]]:
     return found
 
 
-def _legacy_problems(last_import: Run | None, last_check: Run | None) -> list[tuple[str, str]]:
-    settings = current_settings()
-    ends = (("import", last_import), ("consistency check", last_check))
-    failed = [
-        (f"The last {name} failed", run.error or "")
-        for name, run in ends
-        if settings.legacy_enabled and run and run.status == "failed"
-    ]
-    return failed + standing_problems(settings)
+def _legacy_problems() -> list[tuple[str, str]]:
+    return _failed_runs() + standing_problems(current_settings())
+
+
+def _failed_runs() -> list[tuple[str, str]]:
+    """Return the jobs of which the last run failed."""
+    newest = select(func.max(Run.id)).group_by(Run.kind)
+    failed = db.session.scalars(
+        select(Run).where(Run.id.in_(newest), Run.status == "failed").order_by(Run.id)
+    )
+    if not legacy_mode.is_on():
+        return []
+    return [(f"The last {runs.KINDS[run.kind].name} failed", run.error or "") for run in failed]

@@ -13,7 +13,6 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from webapp.clock import now
-from webapp.config import current_settings
 from webapp.legacy.compare import Difference, Kind, differences
 from webapp.legacy.keys import LegacyKey
 from webapp.legacy.records import LegacyUser, RejectedRecord
@@ -25,6 +24,7 @@ from webapp.services import (
     audit,
     key_store,
     legacy_accounts,
+    legacy_mode,
     legacy_outbox,
     sessions,
     stored_accounts,
@@ -96,7 +96,7 @@ class Case:
         return (Kind.ONLY_IN_DATABASE,) if self.stored is not None else ()
 
     def _database_wins(self, kind: Kind) -> Act:
-        if not current_settings().mirrors:
+        if not legacy_mode.is_mirrored():
             return Act(why_not=_NOT_MIRRORED)
         if kind is Kind.ONLY_IN_LEGACY:
             return Act(

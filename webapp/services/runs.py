@@ -8,7 +8,7 @@ nothing more. The clock decides only when somebody may take over, never who may 
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,6 +29,7 @@ from webapp.services.errors import ServiceError
 LEGACY_IMPORT: Final = "legacy_import"
 CONSISTENCY_CHECK: Final = "consistency_check"
 LEGACY_MIRROR: Final = "legacy_mirror"
+LEGACY_CUTOVER: Final = "legacy_cutover"
 LEGACY_REPAIR: Final = "legacy_repair"
 LEGACY_UNDO: Final = "legacy_undo"
 
@@ -36,7 +37,6 @@ LEASE: Final = timedelta(seconds=30)
 """How long a silent worker is waited for; with the schedule's round a successor starts within 60 s
 of a death. A batch that takes longer is safe, as long as nobody has taken over."""
 _RENEW_SECONDS: Final = 5.0
-PAGE_SIZE: Final = 50
 
 Arguments = Mapping[str, Any]
 """What a run is asked to do, where its kind alone does not say it."""
@@ -52,14 +52,21 @@ class Kind:
     """What the worker calls with the run's id."""
     requested: str
     """The audit event when a person asks for it."""
+    name: str
+    """What people call it."""
 
 
 KINDS: Final = {
-    LEGACY_IMPORT: Kind("webapp.jobs.legacy.run_import", "legacy.import_requested"),
-    CONSISTENCY_CHECK: Kind("webapp.jobs.legacy.run_check", "legacy.check_requested"),
-    LEGACY_MIRROR: Kind("webapp.jobs.legacy.run_mirror", "legacy.mirror_requested"),
-    LEGACY_REPAIR: Kind("webapp.jobs.legacy.run_repair", "legacy.repair_requested"),
-    LEGACY_UNDO: Kind("webapp.jobs.legacy.run_undo", "legacy.undo_requested"),
+    LEGACY_IMPORT: Kind("webapp.jobs.legacy.run_import", "legacy.import_requested", "import"),
+    CONSISTENCY_CHECK: Kind(
+        "webapp.jobs.legacy.run_check", "legacy.check_requested", "consistency check"
+    ),
+    LEGACY_MIRROR: Kind("webapp.jobs.legacy.run_mirror", "legacy.mirror_requested", "writing back"),
+    LEGACY_CUTOVER: Kind("webapp.jobs.legacy.run_cutover", "legacy.cutover_requested", "cut-over"),
+    LEGACY_REPAIR: Kind("webapp.jobs.legacy.run_repair", "legacy.repair_requested", "repair"),
+    LEGACY_UNDO: Kind(
+        "webapp.jobs.legacy.run_undo", "legacy.undo_requested", "undoing of an import"
+    ),
 }
 
 
@@ -98,6 +105,8 @@ class Lease:
         self.total = run.total
         self.counts: Mapping[str, int] = dict(run.counts)
         self.report: Mapping[str, Any] = dict(run.report)
+        self.parent: Lease | None = None
+        """The lease of a run that this one is a part of; it is kept too."""
         self._written_at = time.monotonic()
 
     def checkpoint(
@@ -134,6 +143,8 @@ class Lease:
         if _stop.is_set():
             release(self)
             raise Interrupted
+        if self.parent is not None:
+            self.parent.renew()
         if time.monotonic() - self._written_at >= _RENEW_SECONDS:
             with transaction() as session:
                 self._write(session, {})
@@ -141,28 +152,6 @@ class Lease:
     def _write(self, session: Session, values: Mapping[str, object]) -> None:
         _update_mine(session, self, {"lease_expires_at": now() + LEASE, **values})
         self._written_at = time.monotonic()
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress bar shows. `percent`, `per_second` and `remaining` are None while unknown."""
-
-    done: int
-    total: int | None
-    percent: int | None
-    per_second: float | None
-    remaining: timedelta | None
-    waiting: bool
-    """Nobody works on it at the moment; a worker will."""
-
-
-@dataclass(frozen=True)
-class RunPage:
-    """One page of runs, the newest first; `number` counts from 1."""
-
-    runs: Sequence[Run]
-    number: int
-    has_next: bool
 
 
 _stop = threading.Event()
@@ -194,13 +183,22 @@ def start(
         return run
 
 
-def begin(kind: str, *, source: str = "", arguments: Arguments | None = None) -> Lease:
+def begin(
+    kind: str,
+    *,
+    source: str = "",
+    arguments: Arguments | None = None,
+    parent: Lease | None = None,
+) -> Lease:
     """Start a run in the foreground and take it at once, an interrupted one where there is one.
 
-    Raises NotAvailable when another worker is at it.
+    As a part of the run of `parent`, whose lease is then kept too. Raises NotAvailable when another
+    worker is at it.
     """
     with transaction():
-        return take(_create_or_find(kind, source, arguments, None).id)
+        lease = take(_create_or_find(kind, source, arguments, None).id)
+    lease.parent = parent
+    return lease
 
 
 def take(run_id: int) -> Lease:
@@ -316,41 +314,10 @@ def unfinished(kind: str) -> Run | None:
     )
 
 
-def list_runs(number: int = 1) -> RunPage:
-    """Return page `number` (from 1) of all runs, the newest first."""
-    query = _newest_first()
-    found = db.session.scalars(query.offset((number - 1) * PAGE_SIZE).limit(PAGE_SIZE + 1)).all()
-    return RunPage(found[:PAGE_SIZE], number, len(found) > PAGE_SIZE)
-
-
-def progress(run: Run) -> Progress:
-    """Return how far `run` is. The rate is that of the whole run, as far as it was worked on."""
-    waiting = run.status == "pending" or (
-        run.status == "running" and (run.lease_expires_at is None or run.lease_expires_at <= now())
-    )
-    percent = None
-    if run.status == "finished":
-        percent = 100
-    elif run.total is not None:
-        percent = min(99, 100 * run.cursor // max(run.total, 1))
-    per_second, remaining = _rate(run), None
-    if per_second and run.total is not None and run.status == "running" and not waiting:
-        remaining = timedelta(seconds=max(run.total - run.cursor, 0) / per_second)
-    return Progress(run.cursor, run.total, percent, per_second, remaining, waiting)
-
-
 def _newest_first() -> Select[Run]:
     # A run that this session has read before is read again: other processes write it.
     query = select(Run).order_by(Run.created_at.desc(), Run.id.desc())
     return query.execution_options(populate_existing=True)
-
-
-def _rate(run: Run) -> float | None:
-    last_seen = run.finished_at or (run.lease_expires_at and run.lease_expires_at - LEASE)
-    if run.started_at is None or last_seen is None:
-        return None
-    seconds = (last_seen - run.started_at).total_seconds()
-    return run.cursor / seconds if run.cursor and seconds > 0 else None
 
 
 def _is_due(at: datetime) -> ColumnElement[bool]:

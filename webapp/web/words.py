@@ -6,7 +6,7 @@ from flask import Flask
 
 from webapp.clock import now
 from webapp.models import Run
-from webapp.services import runs
+from webapp.services import run_progress
 
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
@@ -18,7 +18,7 @@ def init_app(app: Flask) -> None:
 
 def pace(run: Run) -> str:
     """Return how fast a run is and when it will be done: "2,100 a second, about 4 minutes left"."""
-    progress = runs.progress(run)
+    progress = run_progress.progress(run)
     if run.status == "running" and progress.waiting:
         return "Its worker fell silent. The next one goes on from here."
     if run.status != "running" or not progress.per_second:
