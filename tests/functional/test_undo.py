@@ -202,6 +202,20 @@ def test_what_a_later_import_added_keeps_the_account(folder: LegacyFolder) -> No
     assert usernames() == ["cleo"], "what the second had added to the others is taken back"
 
 
+def test_a_password_that_an_import_brought_stays(
+    client: Visitor, app: Flask, folder: LegacyFolder
+) -> None:
+    folder.users({"ann": record()})
+    run(folder)
+    folder.users({"ann": record(password_hash=sha256_of("changed there"))})
+    second = run(folder)
+    assert why(undo_import(second)) == {
+        ("ann", ""): "the password that it brought stays: the one before is not kept anywhere"
+    }
+    assert sign_in(client, "ann", "changed there").status_code == 303
+    assert undo_import(second).kept == (), "by now it is one of ours"
+
+
 def test_a_key_of_an_older_account_gets_its_version_from_before_or_goes(
     folder: LegacyFolder,
 ) -> None:

@@ -21,9 +21,12 @@ from webapp.models import LoginSession, Run, User
 from webapp.services import legacy_lookup, legacy_migration, legacy_mode, runs
 from webapp.services.due_runs import start_due_runs
 from webapp.services.keys import UnknownUser, get_user_api_keys, save_user_api_key
+from webapp.services.legacy_cutover import SidesDiffer, cut_over
 from webapp.services.legacy_migration import UndoUnderWay, migrate_api_keys_from_json_to_db
 from webapp.services.legacy_undo import (
     AnotherUndo,
+    CutOver,
+    CutOverUnderWay,
     ImportUnderWay,
     NoSuchRun,
     NotAnImport,
@@ -189,6 +192,29 @@ def test_imports_and_undos_take_turns(app: Flask) -> None:
         with pytest.raises(ImportUnderWay):
             run_undo(undo.id)
         assert newest(runs.LEGACY_UNDO).status == "failed"
+
+
+def test_undos_and_the_cut_over_take_turns(app: Flask, folder: LegacyFolder) -> None:
+    import_id = imported(app)
+    with app.app_context():
+        lease = runs.begin(runs.LEGACY_CUTOVER, arguments={"accept": []})
+        with pytest.raises(CutOverUnderWay):
+            undo_import(import_id)
+        runs.fail(lease, "It went wrong.")
+        request_undo(import_id, requested_by_id=id_of("ann"))
+        with pytest.raises(UndoUnderWay):
+            cut_over()
+        run_undo(newest(runs.LEGACY_UNDO).id)
+        with pytest.raises(SidesDiffer):
+            cut_over()
+        again = imported(app)
+    add_person(app, "root", is_admin=True)
+    with app.app_context():
+        cut_over(accept=["only_in_database"])
+        with pytest.raises(CutOver):
+            undo_import(again)
+    assert 'name="confirm"' not in signed_in(app, "root").get(f"/admin/runs/{again}").text
+    assert usernames(app) == ["ann", "bob", "root"]
 
 
 def id_of(username: str) -> int:

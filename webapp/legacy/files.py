@@ -20,6 +20,8 @@ SECOND_FACTORS = "two_fa.json"
 KEY_FILE = ".encryption_key"
 _CHUNK_BYTES = 1 << 20
 _MAX_KEY_FILE_BYTES = 4096
+_LONGEST_TEXT_BYTES = _CHUNK_BYTES
+"""A parser holds a text whole, and looks through it anew with each piece that it is given."""
 CLOCK_TICK_SECONDS = 0.05
 """Two writes closer together than this can leave the same modification time."""
 
@@ -123,9 +125,12 @@ def _copy(
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise LegacyUnreadable(path.name, "is not a regular file")
             target = closing.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closing does
-            content = hashlib.sha256()
+            content, texts = hashlib.sha256(), _Texts()
             while chunk := source.read(_CHUNK_BYTES):
                 content.update(chunk)
+                texts.take(chunk)
+                if texts.longest > _LONGEST_TEXT_BYTES:
+                    raise Torn(path.name, "holds a text of more than 1 MB, which no account has")
                 target.write(chunk)
                 tick()
     except FileNotFoundError:
@@ -136,6 +141,34 @@ def _copy(
     digest.update(b"|" + content.digest())
     target.seek(0)
     return target
+
+
+class _Texts:
+    """Finds the longest stretch without a quotation mark that comes in several pieces.
+
+    Shorter ones, that lie within a piece, are not looked at. A quotation mark behind a backslash
+    does not end a text.
+    """
+
+    def __init__(self) -> None:
+        self.longest = 0
+        self._length = 0
+        self._begun_escape = b""
+
+    def take(self, chunk: bytes) -> None:
+        text = self._begun_escape + chunk
+        self._begun_escape = b""
+        if b"\\" in text:
+            if (len(text) - len(text.rstrip(b"\\"))) % 2:
+                text, self._begun_escape = text[:-1], b"\\"
+            text = text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+        first = text.find(b'"')
+        if first < 0:
+            self._length += len(text)
+        else:
+            self.longest = max(self.longest, self._length + first)
+            self._length = len(text) - text.rfind(b'"') - 1
+        self.longest = max(self.longest, self._length)
 
 
 def _digest_of_keys(extra_keys: Sequence[str]) -> "hashlib._Hash":

@@ -12,7 +12,8 @@ from typing import cast
 _BATCH = 1000
 _SCHEMA = """
 CREATE TABLE names (
-    level INTEGER, folded TEXT, username TEXT, number INTEGER, PRIMARY KEY (level, folded)
+    level INTEGER, folded TEXT, username TEXT, number INTEGER, times INTEGER DEFAULT 1,
+    PRIMARY KEY (level, folded)
 ) WITHOUT ROWID;
 CREATE TABLE second_factors (username TEXT PRIMARY KEY, entry TEXT) WITHOUT ROWID;
 CREATE TABLE records (folded TEXT PRIMARY KEY, username TEXT, record TEXT) WITHOUT ROWID;
@@ -54,19 +55,35 @@ class Scratch:
         self._db.close()
 
     def add_names(self, names: Iterable[tuple[int, str, str, int]]) -> None:
-        """Add depth, folded name, name and record number; the first of equal names stays."""
-        self._add("INSERT OR IGNORE INTO names VALUES (?, ?, ?, ?)", names)
+        """Add depth, folded name, name and record number.
+
+        Of names that differ by case the first stays; of equal ones the last, as JSON is read.
+        """
+        self._add(
+            "INSERT INTO names (level, folded, username, number) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET number = excluded.number, times = times + 1"
+            " WHERE username = excluded.username",
+            names,
+        )
 
     def count_names(self, level: int) -> int:
         rows = self._db.execute("SELECT count(*) FROM names WHERE level = ?", (level,))
         return cast("int", rows.fetchone()[0])
 
-    def number_of(self, level: int, folded: str) -> int | None:
-        """Return the record number of the first account of this name."""
+    def name_of(self, level: int, folded: str) -> tuple[str, int] | None:
+        """Return the account of this name that counts: how it is written, its record number."""
         row = self._db.execute(
-            "SELECT number FROM names WHERE level = ? AND folded = ?", (level, folded)
+            "SELECT username, number FROM names WHERE level = ? AND folded = ?", (level, folded)
         ).fetchone()
-        return cast("int", row[0]) if row else None
+        return (row[0], row[1]) if row else None
+
+    def repeated(self, level: int) -> Iterator[tuple[str, int]]:
+        """Yield the names that stand several times in the very same form, and how often."""
+        rows = self._db.execute(
+            "SELECT username, times FROM names WHERE level = ? AND times > 1 ORDER BY number",
+            (level,),
+        )
+        yield from rows
 
     def add_second_factors(self, entries: Iterable[tuple[str, object]]) -> None:
         """Add username and entry; of equal names the last stays, as JSON is read."""
@@ -99,9 +116,10 @@ class Scratch:
         return {username: json.loads(entry) for username, entry in rows}
 
     def add_records(self, records: Iterable[tuple[str, str, object]]) -> None:
-        """Add folded name, username and record; the first of equal names stays."""
+        """Add folded name, username and record; which of them stays, see `add_names`."""
         self._add(
-            "INSERT OR IGNORE INTO records VALUES (?, ?, ?)",
+            "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET record = excluded.record WHERE username = excluded.username",
             ((folded, username, _dump(record)) for folded, username, record in records),
         )
 

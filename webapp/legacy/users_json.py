@@ -28,14 +28,21 @@ from ijson.common import JSONError
 from webapp.legacy import files
 from webapp.legacy.files import KEY_FILE, SECOND_FACTORS, USERS, Copies, LegacyUnreadable, Torn
 from webapp.legacy.merge import parse_both, parse_row
-from webapp.legacy.records import DuplicateName, LegacyUser, RejectedRecord, parse_user
+from webapp.legacy.records import (
+    DuplicateName,
+    LegacyUser,
+    RejectedRecord,
+    parse_user,
+    printable,
+)
 from webapp.legacy.rows import Row, RowRecord, Rows, combined_stamp, read_row
 from webapp.legacy.scratch import Scratch
-from webapp.legacy.structure import Malformed, fold, scan
+from webapp.legacy.structure import Malformed, check_entries, fold, scan
 from webapp.legacy.tokens import KeyFileNeeded, TokenKeys
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BATCH = 500
+_REPEATED_NAMED = 50
 _SETTLED_SECONDS = 2.0
 """A file that has not changed for this long is not being written."""
 _FIRST_PAUSE_SECONDS = 0.05
@@ -123,6 +130,7 @@ class Snapshot:
                 self._structure = scan(events, self._scratch, tick)
             in_file = self._structure.total
             self._has_duplicates = self._scratch.count_names(self._level) < in_file
+            self._warn_of_repeated()
             self._has_rows = database is not None and self._load_rows(database(), tick)
             with _reading(SECOND_FACTORS):
                 self._has_second_factors = self._load_second_factors(copies.second_factors)
@@ -163,9 +171,10 @@ class Snapshot:
     def accounts(self, start: int = 0) -> Iterator[Account]:
         """Yield the accounts in the order of the file, from record number `start`.
 
-        Then come those that only the database has. A name that stands twice, ignoring case, is
-        rejected the second time. Raises LegacyUnreadable when a token needs the key file and that
-        cannot be used.
+        Of names that differ by case the first counts and the others are rejected; of equal names
+        the last counts, as every JSON parser has it, and the others are left out. Then come the
+        accounts that only the database has. Raises LegacyUnreadable when a token needs the key file
+        and that cannot be used.
         """
         in_file = self._structure.total
         if start < in_file:
@@ -179,8 +188,11 @@ class Snapshot:
             names = [username for _, (username, _) in batch]
             factors, rows = self._second_factors(names), self._rows(names)
             for number, (username, record) in batch:
-                if self._has_duplicates and self._number_of(username) != number:
+                counts = self._name_of(username) if self._has_duplicates else None
+                if counts and counts[0] != username:
                     yield Account(number, username, DuplicateName())
+                elif counts and counts[1] != number:
+                    continue
                 else:
                     user = self._parse(username, record, factors.get(username), rows.get(username))
                     yield Account(number, username, user)
@@ -197,7 +209,7 @@ class Snapshot:
     def __contains__(self, username: str) -> bool:
         """Whether there is an account of this name, ignoring case."""
         with self._lock:
-            in_file = self._number_of(username) is not None
+            in_file = self._name_of(username) is not None
             return in_file or (self._has_rows and self._scratch.row(fold(username)) is not None)
 
     def find(self, username: str) -> LegacyUser | RejectedRecord | None:
@@ -226,8 +238,18 @@ class Snapshot:
         factor = self._second_factors([row.username]).get(row.username)
         return self._parse_row(row, factor, is_known=False)
 
-    def _number_of(self, username: str) -> int | None:
-        return self._scratch.number_of(self._level, fold(username))
+    def _name_of(self, username: str) -> tuple[str, int] | None:
+        return self._scratch.name_of(self._level, fold(username))
+
+    def _warn_of_repeated(self) -> None:
+        repeated = self._scratch.repeated(self._level) if self._has_duplicates else iter(())
+        for name, times in islice(repeated, _REPEATED_NAMED):
+            self.warnings.append(
+                f"{USERS} has the username {printable(name)} {times} times; the last one counts"
+            )
+        more = sum(1 for _ in repeated)
+        if more:
+            self.warnings.append(f"{USERS} has {more} more usernames several times")
 
     def _records(self) -> Iterator[tuple[str, object]]:
         pairs: Iterator[tuple[str, object]] = ijson.kvitems(
@@ -284,8 +306,7 @@ class Snapshot:
         if file is None:
             self.warnings.append(f"{SECOND_FACTORS} is missing: no second factor is known")
             return False
-        if next(ijson.basic_parse(_rewound(file)), None) != ("start_map", None):
-            raise Malformed("does not hold a JSON object")
+        check_entries(ijson.basic_parse(_rewound(file)))
         self._scratch.add_second_factors(ijson.kvitems(_rewound(file), ""))
         strangers = self._scratch.count_strangers(self._level)
         if strangers:

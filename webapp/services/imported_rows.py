@@ -40,21 +40,25 @@ _SAVED: Final = "a newer value was saved here"
 _DELETED: Final = "it was deleted here"
 _EXPIRES: Final = "its expiry was set here"
 _LOCKED: Final = "its value from before is locked: it needs a master key that is not there"
-_FACTOR_STAYS: Final = (
-    "the second factor that it brought stays: without it the password alone would let in"
-)
+_STAYS: Final = {
+    "second_factor.imported": (
+        "the second factor that it brought stays: without it the password alone would let in"
+    ),
+    "password.imported": "the password that it brought stays: the one before is not kept anywhere",
+}
+"""Events of what an import brings to accounts from before, besides keys, and why that stays."""
 _WORDS: Final = {
     "account.disabled": "it was disabled here",
     "key.deleted": "a key was deleted here",
     "key.expiry_set": "the expiry of a key was changed here",
     "key.saved": "a key was saved here",
+    "password.imported": _LATER,
     "second_factor.imported": _LATER,
 }
 _USER: Final[tuple[Any, ...]] = (
     User.id,
     User.username,
     User.import_run_id,
-    User.totp_secret,
     IS_UNTOUCHED.label("is_untouched"),
 )
 _KEY: Final[tuple[Any, ...]] = (
@@ -92,7 +96,7 @@ def take_back(session: Session, run_id: int, user_ids: Sequence[int]) -> Outcome
     batch = _Batch(session, run_id, accounts)
     batch.take_accounts_back()
     batch.take_keys_back()
-    batch.report_second_factors()
+    batch.report_what_stays()
     return batch.outcome
 
 
@@ -107,10 +111,8 @@ def _touched(session: Session, run_id: int, user_ids: Sequence[int]) -> Sequence
         ApiKeyVersion.api_key_id == ApiKey.id,
         ApiKeyVersion.run_id == run_id,
     )
-    brought_factor = exists().where(
-        AuditEvent.subject_id == User.id, AuditEvent.event == "second_factor.imported"
-    )
-    is_touched = or_(User.import_run_id == run_id, wrote_version, brought_factor)
+    brought_more = exists().where(AuditEvent.subject_id == User.id, AuditEvent.event.in_(_STAYS))
+    is_touched = or_(User.import_run_id == run_id, wrote_version, brought_more)
     return session.execute(
         select(*_USER)
         .where(User.id.in_(user_ids), is_touched)
@@ -193,7 +195,7 @@ class _Batch:
         self._session.execute(users.with_for_update())
         reasons = {account.id: _SIGNED_IN for account in self._created if not account.is_untouched}
         for event in self._events(ids, AuditEvent.event.not_in(_NO_CHANGE)):
-            if event.event != "second_factor.imported" or event.detail.get("run") != self._run_id:
+            if event.event not in _STAYS or event.detail.get("run") != self._run_id:
                 words = _WORDS.get(event.event, f"something was done with it ({event.event})")
                 reasons.setdefault(event.subject_id, words)
         for account in self._created:
@@ -314,13 +316,18 @@ class _Batch:
         of_key = delete(ApiKeyVersion).where(ApiKeyVersion.api_key_id == key.row.id, condition)
         self._session.execute(of_key, execution_options=_NO_SYNC)
 
-    def report_second_factors(self) -> None:
-        """Say which accounts from before keep the second factor that the import gave them."""
-        names = {account.id: account.username for account in self._older if account.totp_secret}
-        for event in self._events(names, AuditEvent.event == "second_factor.imported"):
-            if event.detail.get("run") == self._run_id and event.subject_id in names:
-                name = names.pop(event.subject_id)
-                self.outcome.kept.append(Kept(name, "", _FACTOR_STAYS))
+    def report_what_stays(self) -> None:
+        """Say which accounts from before keep the second factor or password that it gave them.
+
+        Whoever has signed in since, or has another second factor by now, has none of it any more.
+        """
+        accounts = {account.id: account for account in self._older if account.is_untouched}
+        said = set()
+        for event in self._events(accounts, AuditEvent.event.in_(_STAYS)):
+            account, reason = accounts[event.subject_id], _STAYS[event.event]
+            if event.detail.get("run") == self._run_id and (account.id, reason) not in said:
+                said.add((account.id, reason))
+                self.outcome.kept.append(Kept(account.username, "", reason))
 
 
 def _newer(key: _Key, mine: Row[Any]) -> str | None:

@@ -35,6 +35,7 @@ from webapp.services.errors import ServiceError
 from webapp.services.keyring import current_keyring
 from webapp.services.legacy_migration import (
     LegacyFilesUnreadable,
+    check_no_undo,
     configured_folder,
     migrate_api_keys_from_json_to_db,
 )
@@ -152,6 +153,7 @@ def _cut_over(lease: Lease) -> CutoverReport:
 
 def _seal(lease: Lease, folder: Path) -> dict[str, Any]:
     """Make sure that both sides agree, and seal the files; what came of it is stored."""
+    check_no_undo()
     if legacy_outbox.is_waiting() and legacy_mode.is_mirrored():
         raise ChangesWait
     lease.renew()

@@ -43,9 +43,9 @@ class LegacyNotConfigured(ServiceError):
 
 
 class UndoUnderWay(NotAvailable):
-    """What an import finds while another is taken back is not what will be there."""
+    """What is found here while an import is taken back is not what will be there."""
 
-    message = "An import is being undone right now; import again when that has ended."
+    message = "An import is being undone right now; try again when that has ended."
 
 
 class LegacyFilesUnreadable(ServiceError):
@@ -62,7 +62,7 @@ def migrate_api_keys_from_json_to_db(
     import back.
     """
     folder = folder or configured_folder()
-    _check_no_undo()
+    check_no_undo()
     state = legacy_sources.stamp_or_unreadable(folder)
     lease = runs.begin(runs.LEGACY_IMPORT, source=state, parent=parent)
     with runs.working(lease):
@@ -109,7 +109,7 @@ def open_files(folder: Path, tick: Callable[[], None]) -> Iterator[Snapshot]:
 
 def _import(lease: Lease, folder: Path) -> ImportReport:
     current_keyring()  # refuses here rather than in the middle of a batch
-    _check_no_undo()
+    check_no_undo()
     with open_files(folder, lease.renew) as snapshot:
         cursor, report = _begin(lease, snapshot)
         accounts = snapshot.accounts(cursor)
@@ -120,7 +120,7 @@ def _import(lease: Lease, folder: Path) -> ImportReport:
         return report
 
 
-def _check_no_undo() -> None:
+def check_no_undo() -> None:
     """Raise UndoUnderWay while an import is taken back (services/legacy_undo.py)."""
     if runs.unfinished(runs.LEGACY_UNDO) is not None:
         raise UndoUnderWay

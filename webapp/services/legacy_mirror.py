@@ -192,11 +192,11 @@ class _Batch:
             for user_id, places in self._by_user().items():
                 self._settle_account(session, accounts[user_id], places, counts)
             if done.from_state and done.to_state and done.from_state != done.to_state:
-                # What was written is here already: nobody has to import it.
+                # What was written is here already: nobody has to import it, nor what was undone.
                 session.execute(
                     update(Run)
                     .where(
-                        Run.kind == runs.LEGACY_IMPORT,
+                        Run.kind.in_((runs.LEGACY_IMPORT, runs.LEGACY_UNDO)),
                         Run.status == "finished",
                         Run.source == done.from_state,
                     )

@@ -7,7 +7,8 @@ services/imported_rows.py for what becomes of one account.
 Imports and undos take turns, so that their numbers say in which order they came: an import with a
 lower number than the last undo says nothing any more about what is in the database, and sign-in
 falls back to the files again (services/legacy_lookup.py). That state of the files is not imported
-again by itself (services/due_runs.py): somebody has just taken it back.
+again by itself (services/due_runs.py): somebody has just taken it back. After a cut-over nothing is
+undone, since the files are gone that hold it too.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from sqlalchemy import func, select
 
 from webapp.db import db, transaction
 from webapp.models import Run, User
-from webapp.services import imported_rows, runs
+from webapp.services import imported_rows, legacy_mode, runs
 from webapp.services.errors import ServiceError
 from webapp.services.runs import Lease, NotAvailable
 from webapp.services.undo_report import UndoReport
@@ -44,6 +45,21 @@ class ImportUnderWay(NotAvailable):
     message = "An import is running or waiting; undo one when that has ended."
 
 
+class CutOverUnderWay(NotAvailable):
+    """What a cut-over has compared must stay as it is."""
+
+    message = "A cut-over is running or waiting; undo an import when that has ended."
+
+
+class CutOver(ServiceError):
+    """Without the files, what an import brought exists here alone."""
+
+    message = (
+        "The earlier application was cut over: what its imports brought exists nowhere else any"
+        " more, so none of them can be undone."
+    )
+
+
 class AnotherUndo(NotAvailable):
     """There is one unfinished undo at a time."""
 
@@ -54,7 +70,7 @@ def undo_import(run_id: int) -> UndoReport:
     """Take the import `run_id` back, in the foreground.
 
     Goes on with an undo of it that was interrupted. Raises NoSuchRun, NotAnImport, ImportUnderWay,
-    AnotherUndo, and NotAvailable while a worker does it.
+    CutOverUnderWay, CutOver, AnotherUndo, and NotAvailable while a worker does it.
     """
     arguments, source = _check(run_id)
     with transaction():
@@ -85,7 +101,8 @@ def run_undo(run_id: int) -> UndoReport:
 
 def can_be_undone(run: Run) -> bool:
     """Whether `run` is an import that has ended."""
-    return run.kind == runs.LEGACY_IMPORT and run.finished_at is not None
+    is_ended_import = run.kind == runs.LEGACY_IMPORT and run.finished_at is not None
+    return is_ended_import and legacy_mode.cut_over_at() is None
 
 
 def _check(run_id: int) -> tuple[Mapping[str, int], str]:
@@ -95,18 +112,24 @@ def _check(run_id: int) -> tuple[Mapping[str, int], str]:
         raise NoSuchRun
     if run.kind != runs.LEGACY_IMPORT:
         raise NotAnImport
-    _check_no_import()
+    _check_turn()
     return {"run": run_id}, run.source
 
 
-def _check_no_import() -> None:
+def _check_turn() -> None:
+    """Raise ImportUnderWay, CutOverUnderWay, CutOver."""
     if runs.unfinished(runs.LEGACY_IMPORT) is not None:
         raise ImportUnderWay
+    if runs.unfinished(runs.LEGACY_CUTOVER) is not None:
+        raise CutOverUnderWay
+    legacy_mode.ask_again()
+    if legacy_mode.cut_over_at() is not None:
+        raise CutOver
 
 
 def _undo(lease: Lease) -> UndoReport:
     # Once more: each side marks itself first and looks for the other then, so they never meet.
-    _check_no_import()
+    _check_turn()
     import_id = int(lease.arguments["run"] or 0)
     position = int(lease.report.get("position", 0))
     report = UndoReport.restored(lease.counts, lease.report)

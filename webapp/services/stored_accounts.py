@@ -68,7 +68,8 @@ def load(
     """
     users = session.execute(
         _locked(select(*_ACCOUNT_COLUMNS), User, for_update=for_update)
-        .where(User.username_folded.in_(folded_names))
+        # PostgreSQL takes no text with a NUL, not even to find nothing; no account has one.
+        .where(User.username_folded.in_(name for name in folded_names if "\0" not in name))
         .order_by(User.id)
     ).all()
     if not users:

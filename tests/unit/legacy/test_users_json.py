@@ -100,14 +100,60 @@ def test_a_byte_order_mark_is_skipped(folder: LegacyFolder) -> None:
     assert names(read(folder)) == ["amira"]
 
 
-def test_a_name_that_stands_twice_is_rejected_the_second_time(folder: LegacyFolder) -> None:
-    pairs = ", ".join(
-        f"{json.dumps(name)}: {json.dumps(record())}" for name in ("ben", "Amira", "amira", "ben")
-    )
-    folder.raw(f'{{"users": {{{pairs}}}}}')
+def in_this_order(folder: LegacyFolder, *pairs: tuple[str, object]) -> None:
+    """Write an object in which names may stand several times."""
+    text = ", ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in pairs)
+    folder.raw(f'{{"users": {{{text}}}}}')
+
+
+def test_of_names_that_differ_by_case_the_first_counts(folder: LegacyFolder) -> None:
+    in_this_order(folder, *[(name, record()) for name in ("ben", "Amira", "amira")])
     assert names(read(folder)) == ["ben", "Amira"]
-    assert list(rejected(read(folder))) == ["amira", "ben"]
+    assert list(rejected(read(folder))) == ["amira"]
     assert "twice" in rejected(read(folder))["amira"]
+
+
+def test_of_equal_names_the_last_counts_as_every_parser_has_it(folder: LegacyFolder) -> None:
+    in_this_order(
+        folder,
+        ("ben", record(name="first")),
+        ("Amira", record(name="first")),
+        ("amira", record(name="of another case")),
+        ("ben", "no record"),
+        ("ben", record(name="last")),
+        ("Amira", record(name="last")),
+        ("chen", record()),
+        ("chen", "no record"),
+    )
+    with read(folder) as snapshot:
+        found = [(a.number, a.username, getattr(a.user, "name", "")) for a in snapshot.accounts()]
+        assert found == [
+            (2, "amira", ""),
+            (4, "ben", "last"),
+            (5, "Amira", "last"),
+            (7, "chen", ""),
+        ]
+        for start in range(9):
+            rest = [account.number for account in snapshot.accounts(start)]
+            assert rest == [number for number in (2, 4, 5, 7) if number >= start]
+        assert snapshot.warnings == [
+            "users.json has the username ben 3 times; the last one counts",
+            "users.json has the username Amira 2 times; the last one counts",
+            "users.json has the username chen 2 times; the last one counts",
+        ]
+        for name in ("ben", "AMIRA"):
+            user = snapshot.find(name)
+            assert isinstance(user, LegacyUser)
+            assert user.name == "last"
+        assert isinstance(snapshot.find("chen"), RejectedRecord)
+
+
+def test_not_every_name_that_stands_twice_is_named(folder: LegacyFolder) -> None:
+    in_this_order(folder, *[(f"user{n}", record()) for n in [*range(60), *range(60)]])
+    with read(folder) as snapshot:
+        assert len(list(snapshot.accounts())) == 60
+        assert len(snapshot.warnings) == 51
+        assert snapshot.warnings[-1] == "users.json has 10 more usernames several times"
 
 
 def test_one_bad_record_does_not_stop_the_others(folder: LegacyFolder) -> None:
