@@ -22,7 +22,7 @@ from webapp.config import PasswordCost, Settings
 from webapp.db import db, dispose_engines
 from webapp.services import legacy_lookup
 
-pytest_plugins = ["tests.worker_process"]
+pytest_plugins = ["tests.worker_process", "tests.legacy_database"]
 
 
 compiled_templates.share()

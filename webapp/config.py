@@ -91,6 +91,8 @@ class Settings:
     legacy_dir: Path | None
     legacy_mode: LegacyMode
     legacy_encryption_keys: tuple[str, ...] = field(repr=False)
+    legacy_database_url: URL | None = field(repr=False)
+    """Counts only while `legacy_enabled`."""
     consistency_interval_minutes: int
     signup: SignupMode
     require_two_factor: SecondFactorPolicy
@@ -155,6 +157,7 @@ class Settings:
             legacy_dir=_legacy_dir(read, root),
             legacy_mode=_legacy_mode(read),
             legacy_encryption_keys=_legacy_encryption_keys(read),
+            legacy_database_url=_legacy_database_url(read, root, instance_dir),
             consistency_interval_minutes=read.number("CONSISTENCY_INTERVAL_MINUTES", 60, 1, 10_080),
             signup=read.choice("SIGNUP", ("open", "closed"), "open" if development else "closed"),
             require_two_factor=read.choice(
@@ -211,31 +214,29 @@ def _database_url(read: Reader, root: Path, instance_dir: Path) -> URL:
     text = read.text("DATABASE_URL")
     if text is None:
         return URL.create("sqlite", database=str(instance_dir.absolute() / "keystay.db"))
+    url = _url("DATABASE_URL", text, root)
+    if url.drivername == "sqlite" and not Path(url.database or "").parent.is_dir():
+        raise ConfigError(f"DATABASE_URL: there is no folder {Path(url.database or '').parent}")
+    return url
+
+
+def _url(name: str, text: str, root: Path) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
         raise ConfigError(
-            "DATABASE_URL: not a database address; use sqlite:///FILE or postgresql://…"
+            f"{name}: not a database address; use sqlite:///FILE or postgresql://…"
         ) from None
     if url.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
         return url.set(drivername="postgresql+psycopg")
-    if url.drivername == "sqlite":
-        return _sqlite_url(url, root)
-    raise ConfigError(
-        f"DATABASE_URL: {url.drivername!r} is not supported; use sqlite:///FILE or postgresql://…"
-    )
-
-
-def _sqlite_url(url: URL, root: Path) -> URL:
-    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+    if url.drivername != "sqlite":
         raise ConfigError(
-            "DATABASE_URL: sqlite needs a file, such as sqlite:///instance/keystay.db"
+            f"{name}: {url.drivername!r} is not supported; use sqlite:///FILE or postgresql://…"
         )
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ConfigError(f"{name}: sqlite needs a file, such as sqlite:///instance/keystay.db")
     # Not relative to the folder that somebody happens to be in: that would be another, empty one.
-    path = root.absolute() / url.database
-    if not path.parent.is_dir():
-        raise ConfigError(f"DATABASE_URL: there is no folder {path.parent}")
-    return url.set(database=str(path))
+    return url.set(database=str(root.absolute() / url.database))
 
 
 def _redis_url(read: Reader) -> str | None:
@@ -325,6 +326,29 @@ def _legacy_encryption_keys(read: Reader) -> tuple[str, ...]:
                 " (32 bytes in base64url, 44 characters)"
             )
     return keys
+
+
+def _legacy_database_url(read: Reader, root: Path, instance_dir: Path) -> URL | None:
+    """Return the predecessor's database. One that is not there yet is fine, as with its folder."""
+    text = read.text("LEGACY_DATABASE_URL")
+    if text is None:
+        return None
+    url = _url("LEGACY_DATABASE_URL", text, root)
+    if _place(url) == _place(_database_url(read, root, instance_dir)):
+        raise ConfigError("LEGACY_DATABASE_URL: is Keystay's own database, DATABASE_URL")
+    if not read.text("LEGACY_DIR") and _legacy_mode(read) != "off":
+        raise ConfigError(
+            "LEGACY_DATABASE_URL: needs LEGACY_DIR too: roles and the encryption key stand there"
+        )
+    return url
+
+
+def _place(url: URL) -> tuple[object, ...]:
+    """Return what makes `url` the address of one database and not of another."""
+    if url.drivername == "sqlite":
+        return ("sqlite", Path(url.database or "").resolve())
+    host = url.host or url.query.get("host")
+    return ("postgresql", host, url.port or url.query.get("port") or 5432, url.database)
 
 
 def _legacy_mode(read: Reader) -> LegacyMode:

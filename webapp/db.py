@@ -126,7 +126,7 @@ def engine_settings(url: URL) -> dict[str, Any]:
         options["connect_args"] = {"isolation_level": None, "timeout": _SQLITE_BUSY_SECONDS}
     else:
         options["pool_pre_ping"] = True
-        options["connect_args"] = _postgresql_arguments(url)
+        options["connect_args"] = postgresql_arguments(url)
     return {
         "SQLALCHEMY_DATABASE_URI": url,
         "SQLALCHEMY_ENGINE_OPTIONS": options,
@@ -134,10 +134,10 @@ def engine_settings(url: URL) -> dict[str, Any]:
     }
 
 
-def _postgresql_arguments(url: URL) -> dict[str, Any]:
-    """Return what `url` itself does not say."""
+def postgresql_arguments(url: URL, options: str = _POSTGRESQL_OPTIONS) -> dict[str, Any]:
+    """Return what `url` itself does not say, for the driver; `options` are the session's."""
     ours = {name: value for name, value in _POSTGRESQL_CONNECT.items() if name not in url.query}
-    return ours | {"options": f"{_POSTGRESQL_OPTIONS} {url.query.get('options', '')}".strip()}
+    return ours | {"options": f"{options} {url.query.get('options', '')}".strip()}
 
 
 def init_app(app: Flask) -> None:

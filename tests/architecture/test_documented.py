@@ -10,7 +10,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIG = (ROOT / "webapp" / "config.py").read_text(encoding="utf-8")
 # Not settings of ours: Flask's own switch, gunicorn's and the port of its defaults.
 FOREIGN = {"FLASK_DEBUG", "WEB_CONCURRENCY", "PORT"}
-LATER = {"LEGACY_DATABASE_URL", "PROVIDER_CHECKS", "SMTP_URL"}
+LATER = {"PROVIDER_CHECKS", "SMTP_URL"}
 
 NAME = re.compile(r"`([A-Z][A-Z0-9_]+)`")
 

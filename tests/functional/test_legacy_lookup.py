@@ -19,7 +19,7 @@ from webapp import create_app
 from webapp.clock import now
 from webapp.db import db, dispose_engines
 from webapp.legacy.records import LegacyUser
-from webapp.legacy.users_json import Snapshot, open_snapshot
+from webapp.legacy.users_json import Snapshot
 from webapp.models import User
 from webapp.services import legacy_accounts, legacy_lookup
 from webapp.services.accounts import ensure_user_in_database
@@ -31,6 +31,7 @@ from webapp.services.keys import (
 )
 from webapp.services.legacy_migration import migrate_api_keys_from_json_to_db, preview_import
 from webapp.services.legacy_rows import create_accounts
+from webapp.services.legacy_sources import open_sources
 
 SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
 NEW_PASSWORD = "seven quiet lanterns"
@@ -74,9 +75,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counting(*arguments: Any, **options: Any) -> Snapshot:
         seen.append("users.json")
-        return open_snapshot(*arguments, **options)
+        return open_sources(*arguments, **options)
 
-    monkeypatch.setattr(legacy_lookup, "open_snapshot", counting)
+    monkeypatch.setattr(legacy_lookup, "open_sources", counting)
     return seen
 
 

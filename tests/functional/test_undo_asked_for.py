@@ -18,7 +18,7 @@ from webapp import clock, create_app
 from webapp.clock import now
 from webapp.db import db, dispose_engines, transaction
 from webapp.models import LoginSession, Run, User
-from webapp.services import legacy_lookup, legacy_migration, runs
+from webapp.services import legacy_lookup, legacy_migration, legacy_mode, runs
 from webapp.services.due_runs import start_due_runs
 from webapp.services.keys import UnknownUser, get_user_api_keys, save_user_api_key
 from webapp.services.legacy_cutover import SidesDiffer, cut_over
@@ -304,7 +304,8 @@ def test_what_a_process_knows_of_an_import_ends_with_its_undo(
 ) -> None:
     import_id = imported(app)
     with app.app_context():
-        monkeypatch.setattr(legacy_lookup, "_ASKED_EVERY_SECONDS", 60.0)
+        for module in (legacy_lookup, legacy_mode):
+            monkeypatch.setattr(module, "_ASKED_EVERY_SECONDS", 60.0)
         assert legacy_lookup.find_account("ann") is None
         statements.clear()
         assert legacy_lookup.find_account("bob") is None

@@ -50,6 +50,7 @@ DEFAULTS: list[tuple[str, str, Any, Any]] = [
     ("LEGACY_DIR", "legacy_dir", None, None),
     ("LEGACY_MODE", "legacy_mode", "import", "import"),
     ("LEGACY_ENCRYPTION_KEYS", "legacy_encryption_keys", (), ()),
+    ("LEGACY_DATABASE_URL", "legacy_database_url", None, None),
     ("CONSISTENCY_INTERVAL_MINUTES", "consistency_interval_minutes", 60, 60),
     ("SIGNUP", "signup", "closed", "open"),
     ("REQUIRE_TWO_FACTOR", "require_two_factor", "admins", "off"),
@@ -139,6 +140,9 @@ def test_a_valid_value_is_taken(
         ("LEGACY_MODE", "copy"),
         ("LEGACY_MODE", "mirror"),
         ("LEGACY_ENCRYPTION_KEYS", f"{FERNET_KEY},c2hvcnQ="),
+        ("LEGACY_DATABASE_URL", "mysql://root@localhost/old"),
+        ("LEGACY_DATABASE_URL", "sqlite://"),
+        ("LEGACY_DATABASE_URL", "sqlite:///old.db"),
         ("CONSISTENCY_INTERVAL_MINUTES", "0"),
         ("CONSISTENCY_INTERVAL_MINUTES", "hourly\n60"),
         ("SIGNUP", "maybe"),
@@ -171,6 +175,7 @@ def test_an_invalid_value_is_one_line_that_names_the_variable(
         ("SECRET_KEY", "hunter2", "hunter2"),
         ("DATABASE_URL", "postgresql://keystay:hunter2@host:port/keystay", "hunter2"),
         ("DATABASE_URL", "mysql://keystay:hunter2@host/keystay", "hunter2"),
+        ("LEGACY_DATABASE_URL", "mysql://keystay:hunter2@host/keystay", "hunter2"),
         ("REDIS_URL", "redis://:hunter2@cache:port", "hunter2"),
         ("LEGACY_ENCRYPTION_KEYS", "hunter2", "hunter2"),
         ("ACCEPT_MISSING_MASTER_KEYS", MASTER_KEYS, MASTER_KEYS.removeprefix("k1:")),
@@ -218,6 +223,33 @@ def test_a_legacy_folder_may_come_later(production: Read, tmp_path: Path) -> Non
     settings = production(LEGACY_DIR="not-mounted-yet")
     assert settings.legacy_enabled
     assert not (tmp_path / "not-mounted-yet").exists()
+
+
+def test_the_predecessors_database_may_come_later(production: Read, tmp_path: Path) -> None:
+    settings = production(LEGACY_DIR="old", LEGACY_DATABASE_URL="sqlite:///not-mounted/yet.db")
+    assert settings.legacy_database_url is not None
+    assert settings.legacy_database_url.database == str(tmp_path / "not-mounted" / "yet.db")
+    assert not (tmp_path / "not-mounted").exists()
+    switched_off = production(LEGACY_MODE="off", LEGACY_DATABASE_URL="sqlite:///old.db")
+    assert not switched_off.legacy_enabled
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("", "sqlite:///instance/keystay.db"),
+        ("sqlite:///keys.db", "sqlite:///instance/../keys.db"),
+        ("postgresql://keystay:hunter2@db/keys", "postgres://other@db:5432/keys"),
+        ("postgresql:///keys?host=/run", "postgresql:///keys?host=/run"),
+    ],
+)
+def test_the_predecessors_database_is_not_our_own(production: Read, ours: str, theirs: str) -> None:
+    message = refusal(production, DATABASE_URL=ours, LEGACY_DATABASE_URL=theirs, LEGACY_DIR="old")
+    assert message == "LEGACY_DATABASE_URL: is Keystay's own database, DATABASE_URL"
+
+
+def test_the_predecessors_database_needs_its_folder(production: Read) -> None:
+    assert "needs LEGACY_DIR" in refusal(production, LEGACY_DATABASE_URL="postgresql://old/old")
 
 
 def test_provider_variables_are_carried_unless_empty(production: Read) -> None:

@@ -35,6 +35,7 @@ class LegacyUnreadable(Exception):
     def __init__(self, file: str, problem: str) -> None:
         super().__init__(f"{file} {problem}")
         self.file = file
+        self.problem = problem
 
 
 class Torn(LegacyUnreadable):

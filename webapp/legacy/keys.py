@@ -31,11 +31,14 @@ class LegacyKey:
     """One key: `parts` holds `value`, or the fields that are set.
 
     `locked` holds the tokens of the parts that no Fernet key opens; a key with any is locked.
+    `older` is another value that the predecessor had for it at another place, to be kept as the
+    version before.
     """
 
     name: str
     parts: Mapping[str, str] = field(repr=False)
     locked: Mapping[str, str] = field(repr=False)
+    older: "LegacyKey | None" = field(default=None, repr=False)
 
     @property
     def has_fields(self) -> bool:

@@ -28,10 +28,14 @@ class RejectedRecord(Exception):
 
 
 class DuplicateName(RejectedRecord):
-    """The name stands in the file before, ignoring case; the first record counts."""
+    """The name stands in the file before, ignoring case; the first record counts.
 
-    def __init__(self) -> None:
-        super().__init__("the username stands twice in the file, ignoring case")
+    Or in the predecessor's database: a row whose name differs from another's by case only may be
+    another person's, so it is not taken for the same.
+    """
+
+    def __init__(self, place: str = "the file") -> None:
+        super().__init__(f"the username stands twice in {place}, ignoring case")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def parse_user(
     Raises RejectedRecord, and KeyFileNeeded when a token needs a key file that cannot be used.
     """
     check_username(username)
-    if not isinstance(raw, dict):
+    if not isinstance(raw, Mapping):
         raise RejectedRecord("the record is not an object")
     warnings: list[str] = []
     read = _Reader(raw, warnings)
@@ -106,6 +110,11 @@ def check_username(username: str) -> None:
         raise RejectedRecord(f"the username is not 1 to {MAX_USERNAME} characters long")
     if "\0" in username or not _is_unicode(username):
         raise RejectedRecord("the username contains a character that is not allowed")
+
+
+def is_password_hash(value: object) -> bool:
+    """Whether `value` is a hash of a password in a form that the predecessor wrote."""
+    return isinstance(value, str) and bool(_SHA256.fullmatch(value) or _BCRYPT.fullmatch(value))
 
 
 def printable(username: str) -> str:
@@ -182,12 +191,9 @@ def _email(read: _Reader, warnings: list[str]) -> str | None:
 def _password_hash(value: object) -> str:
     if value is None or value == "":
         raise RejectedRecord("the record has no password_hash")
-    if isinstance(value, str):
-        if _SHA256.fullmatch(value):
-            return value.lower()
-        if _BCRYPT.fullmatch(value):
-            return value
-    raise RejectedRecord("password_hash is neither SHA-256 in 64 hex digits nor bcrypt")
+    if not isinstance(value, str) or not is_password_hash(value):
+        raise RejectedRecord("password_hash is neither SHA-256 in 64 hex digits nor bcrypt")
+    return value if value.startswith("$") else value.lower()
 
 
 def _is_admin(raw: Mapping[str, object], warnings: list[str]) -> bool:

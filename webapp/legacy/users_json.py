@@ -1,16 +1,21 @@
-"""Reading users.json and the files beside it in constant memory, all of it or nothing.
+"""Reading users.json and what is beside it in constant memory, all of it or nothing.
 
 A first pass reads the whole copy: it must be one well-formed JSON object in one of the two shapes,
 `{"users": {NAME: RECORD}}` or the older `{NAME: RECORD}`. Only then are accounts handed out, in a
 second pass. An object without accounts is valid and empty, since the predecessor wrote such a file
 before its first signup; an empty file is not.
+
+The predecessor's database, where there is one, says more about the same accounts and has some of
+its own, which come after those of the file; see webapp/legacy/merge.py.
 """
 
+import hashlib
+import json
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +27,7 @@ from ijson.common import JSONError
 
 from webapp.legacy import files
 from webapp.legacy.files import KEY_FILE, SECOND_FACTORS, USERS, Copies, LegacyUnreadable, Torn
+from webapp.legacy.merge import parse_both, parse_row
 from webapp.legacy.records import (
     DuplicateName,
     LegacyUser,
@@ -29,6 +35,7 @@ from webapp.legacy.records import (
     parse_user,
     printable,
 )
+from webapp.legacy.rows import Row, RowRecord, Rows, combined_stamp, read_row
 from webapp.legacy.scratch import Scratch
 from webapp.legacy.structure import Malformed, check_entries, fold, scan
 from webapp.legacy.tokens import KeyFileNeeded, TokenKeys
@@ -46,7 +53,7 @@ _PARSER_SAYS = re.compile(r"(?:parse|lexical) error: ([A-Za-z][A-Za-z0-9 ,()]*)"
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One record: its number in the file from 0, its name there, and what it holds."""
+    """One record: its number from 0, in the file and then the database, its name, what it holds."""
 
     number: int
     username: str
@@ -57,10 +64,13 @@ def open_snapshot(
     folder: Path,
     extra_keys: Sequence[str] = (),
     *,
+    database: Callable[[], Rows] | None = None,
     patience_seconds: float = 60.0,
     tick: Callable[[], None] = lambda: None,
 ) -> "Snapshot":
     """Return a consistent state of the files in `folder`; use it as a context manager.
+
+    `database` begins a reading of the predecessor's database, where that counts too.
 
     What looks torn is tried again: until the file has rested for two seconds, or, while the
     predecessor goes on writing, until the patience ends. `tick` is called often meanwhile, and what
@@ -74,7 +84,7 @@ def open_snapshot(
         if before.text != tried:
             unchanged_since = time.monotonic()
         try:
-            return Snapshot(files.copy(folder, extra_keys, tick), extra_keys, tick)
+            return Snapshot(files.copy(folder, extra_keys, tick), extra_keys, tick, database)
         except Torn:
             # The file server's clock may be off, so what was seen here counts too.
             rested = max(before.age_seconds, time.monotonic() - unchanged_since)
@@ -88,13 +98,20 @@ def open_snapshot(
 
 
 class Snapshot:
-    """One consistent state of the predecessor's files.
+    """One consistent state of the predecessor's files, and one of its database.
 
-    `total` counts the records. `stamp` and `digest` tell this state from others, the first without
-    reading, the second surely. `warnings` are sentences for people.
+    `total` counts the records, and the rows that belong to none. `stamp` and `digest` tell this
+    state from others, the first without reading, the second surely. `warnings` are sentences for
+    people.
     """
 
-    def __init__(self, copies: Copies, extra_keys: Sequence[str], tick: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        copies: Copies,
+        extra_keys: Sequence[str],
+        tick: Callable[[], None],
+        database: Callable[[], Rows] | None = None,
+    ) -> None:
         """Read `copies` through once, and close them in the end. Raises Torn, LegacyUnreadable."""
         self.stamp = copies.stamp.text
         self.digest = copies.digest
@@ -102,20 +119,23 @@ class Snapshot:
         self._users = copies.users
         self._lock = threading.Lock()
         self._indexed = False
-        with ExitStack() as closing:
-            closing.push(copies.closing)
+        self._alone = 0
+        with ExitStack() as stack:
+            stack.push(copies.closing)
             self._tokens = read_token_keys(copies.key_file, extra_keys)
             self._scratch = Scratch()
-            closing.callback(self._scratch.close)
+            stack.callback(self._scratch.close)
             with _reading(USERS):
                 events = ijson.basic_parse(_rewound(self._users))
                 self._structure = scan(events, self._scratch, tick)
-            self._has_duplicates = self._scratch.count_names(self._level) < self.total
+            in_file = self._structure.total
+            self._has_duplicates = self._scratch.count_names(self._level) < in_file
             self._warn_of_repeated()
+            self._has_rows = database is not None and self._load_rows(database(), tick)
             with _reading(SECOND_FACTORS):
                 self._has_second_factors = self._load_second_factors(copies.second_factors)
             tick()
-            self._closing = closing.pop_all()
+            self._closing = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +153,7 @@ class Snapshot:
 
     @property
     def total(self) -> int:
-        return self._structure.total
+        return self._structure.total + self._alone
 
     @property
     def _level(self) -> int:
@@ -151,13 +171,22 @@ class Snapshot:
     def accounts(self, start: int = 0) -> Iterator[Account]:
         """Yield the accounts in the order of the file, from record number `start`.
 
-        Of names that differ by case the first counts and the others are rejected; of equal names
-        the last counts, as every JSON parser has it, and the others are left out. Raises
-        LegacyUnreadable when a token needs the key file and that cannot be used.
+        Then come those that only the database has. Of names that differ by case the first counts
+        and the others are rejected; of equal names in the file the last counts, as every JSON
+        parser has it, and the others are left out. Raises LegacyUnreadable when a token needs the
+        key file and that cannot be used.
         """
+        in_file = self._structure.total
+        if start < in_file:
+            yield from self._accounts_of_file(start)
+        if self._alone:
+            yield from self._accounts_of_database(max(start - in_file, 0))
+
+    def _accounts_of_file(self, start: int) -> Iterator[Account]:
         remaining = islice(enumerate(self._records()), start, None)
         while batch := list(islice(remaining, _BATCH)):
-            factors = self._second_factors(username for _, (username, _) in batch)
+            names = [username for _, (username, _) in batch]
+            factors, rows = self._second_factors(names), self._rows(names)
             for number, (username, record) in batch:
                 counts = self._name_of(username) if self._has_duplicates else None
                 if counts and counts[0] != username:
@@ -165,13 +194,23 @@ class Snapshot:
                 elif counts and counts[1] != number:
                     continue
                 else:
-                    user = self._parse(username, record, factors.get(username))
+                    user = self._parse(username, record, factors.get(username), rows.get(username))
                     yield Account(number, username, user)
 
+    def _accounts_of_database(self, start: int) -> Iterator[Account]:
+        while found := self._scratch.rows_alone(self._level, start, _BATCH):
+            rows = [(RowRecord.restored(content), known) for content, known in found]
+            factors = self._second_factors([row.username for row, _ in rows])
+            for number, (row, is_known) in enumerate(rows, self._structure.total + start):
+                user = self._parse_row(row, factors.get(row.username), is_known=is_known)
+                yield Account(number, row.username, user)
+            start += len(rows)
+
     def __contains__(self, username: str) -> bool:
-        """Whether the file has an account of this name, ignoring case."""
+        """Whether there is an account of this name, ignoring case."""
         with self._lock:
-            return self._name_of(username) is not None
+            in_file = self._name_of(username) is not None
+            return in_file or (self._has_rows and self._scratch.row(fold(username)) is not None)
 
     def find(self, username: str) -> LegacyUser | RejectedRecord | None:
         """Return the account of this name, ignoring case; safe to call from several threads.
@@ -186,9 +225,18 @@ class Snapshot:
                 self._indexed = True
             found = self._scratch.record(fold(username))
             if found is None:
-                return None
+                return self._find_row(fold(username))
             username, record = found
-            return self._parse(username, record, self._second_factors([username]).get(username))
+            factor = self._second_factors([username]).get(username)
+            return self._parse(username, record, factor, self._rows([username]).get(username))
+
+    def _find_row(self, folded: str) -> LegacyUser | RejectedRecord | None:
+        content = self._scratch.row(folded) if self._has_rows else None
+        if content is None:
+            return None
+        row = RowRecord.restored(content)
+        factor = self._second_factors([row.username]).get(row.username)
+        return self._parse_row(row, factor, is_known=False)
 
     def _name_of(self, username: str) -> tuple[str, int] | None:
         return self._scratch.name_of(self._level, fold(username))
@@ -212,15 +260,47 @@ class Snapshot:
     def _second_factors(self, usernames: Iterable[str]) -> Mapping[str, object]:
         return self._scratch.second_factors(usernames) if self._has_second_factors else {}
 
-    def _parse(self, username: str, record: object, factor: object) -> LegacyUser | RejectedRecord:
-        try:
-            return parse_user(username, record, factor, tokens=self._tokens)
-        except RejectedRecord as rejected:
-            return rejected
-        except KeyFileNeeded as error:
-            raise LegacyUnreadable(
-                KEY_FILE, f"{error}, and values in users.json need it"
-            ) from error
+    def _rows(self, usernames: Sequence[str]) -> Mapping[str, RowRecord]:
+        """Return the rows that belong to records of the file."""
+        if not self._has_rows:
+            return {}
+        found = self._scratch.rows_of({name: fold(name) for name in usernames})
+        return {name: RowRecord.restored(content) for name, content in found.items()}
+
+    def _parse(
+        self, username: str, record: object, factor: object, row: RowRecord | None
+    ) -> LegacyUser | RejectedRecord:
+        with _needing_key_file(USERS):
+            try:
+                if row is not None:
+                    return parse_both(record, row, factor, tokens=self._tokens)
+                return parse_user(username, record, factor, tokens=self._tokens)
+            except RejectedRecord as rejected:
+                return rejected
+
+    def _parse_row(
+        self, row: RowRecord, factor: object, *, is_known: bool
+    ) -> LegacyUser | RejectedRecord:
+        if row.reason is not None:
+            return RejectedRecord(row.reason)
+        if is_known:
+            return DuplicateName("users.json and the database")
+        with _needing_key_file("the database"):
+            try:
+                return parse_row(row, factor, tokens=self._tokens)
+            except RejectedRecord as rejected:
+                return rejected
+
+    def _load_rows(self, rows: Rows, tick: Callable[[], None]) -> bool:
+        """Store the rows of the database, and let stamp and digest cover it."""
+        digest = hashlib.sha256(self.digest.encode())
+        self.stamp = combined_stamp(self.stamp, rows.stamp)
+        with closing(rows.rows) as source:
+            self._scratch.add_rows(_prepared(source, digest, tick))
+        tick()
+        self._alone = self._scratch.match_rows(self._level)
+        self.digest = digest.hexdigest()
+        return True
 
     def _load_second_factors(self, file: IO[bytes] | None) -> bool:
         if file is None:
@@ -234,6 +314,25 @@ class Snapshot:
                 f"{SECOND_FACTORS} has {strangers} entries whose exact name is not in {USERS}"
             )
         return self._scratch.count_second_factors() > 0
+
+
+def _prepared(
+    rows: Iterable[Row], digest: "hashlib._Hash", tick: Callable[[], None]
+) -> Iterator[tuple[str, str, bool, object]]:
+    for number, row in enumerate(rows):
+        digest.update(b"|" + json.dumps(row, sort_keys=True).encode())
+        read = read_row(row)
+        yield fold(read.username), read.username, read.reason is not None, read.content()
+        if number % _BATCH == 0:
+            tick()
+
+
+@contextmanager
+def _needing_key_file(place: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyFileNeeded as error:
+        raise LegacyUnreadable(KEY_FILE, f"{error}, and values in {place} need it") from error
 
 
 def read_token_keys(key_file: bytes | None, extra_keys: Sequence[str]) -> TokenKeys:

@@ -1,4 +1,4 @@
-"""Which runs are due by themselves: an import when the files changed, a check at its interval, the
+"""Which runs are due by themselves: an import when a source changed, a check at its interval, the
 mirror when something waits to be written back.
 
 Any number of workers may ask at the same time: `runs.start` lets one run of a kind exist.
@@ -9,47 +9,40 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from webapp.clock import now
-from webapp.config import Settings, current_settings
+from webapp.config import current_settings
 from webapp.db import db
-from webapp.legacy import files
 from webapp.models import Run
-from webapp.services import legacy_mirror, legacy_mode, legacy_outbox, runs
+from webapp.services import legacy_mirror, legacy_mode, legacy_outbox, legacy_sources, runs
+from webapp.services.legacy_sources import UNREADABLE
 
 _RETRY_PAUSES = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30))
 """After the first, the second and every later failure with the same state of the files."""
 _AFTER_FAILURE = timedelta(seconds=20)
 _AFTER_SUCCESS = timedelta(seconds=5)
 _LONGEST_PAUSE = timedelta(minutes=10)
-_UNREADABLE = "unreadable"
 
 
 def start_due_runs() -> None:
     """Start the runs that are due. Without legacy files, none is."""
     settings = current_settings()
-    if not legacy_mode.is_on() or runs.unfinished(runs.LEGACY_CUTOVER):
+    if settings.legacy_dir is None or not legacy_mode.is_on():
         return
-    state = _state_of_files(settings)
-    if settings.mirrors and _mirror_is_due(state):
+    if runs.unfinished(runs.LEGACY_CUTOVER):
+        return
+    if settings.mirrors and _mirror_is_due(legacy_sources.stamp_of_files(settings.legacy_dir)):
         runs.start(runs.LEGACY_MIRROR)
+    # Unreadable sources make the import fail with the reason, where an admin sees it.
+    state = legacy_sources.stamp_or_unreadable(settings.legacy_dir, fresh=False)
     if _import_is_due(state):
         runs.start(runs.LEGACY_IMPORT, source=state)
     elif _check_is_due(timedelta(minutes=settings.consistency_interval_minutes)):
         runs.start(runs.CONSISTENCY_CHECK)
 
 
-def _state_of_files(settings: Settings) -> str:
-    assert settings.legacy_dir is not None  # noqa: S101 - legacy_enabled says so
-    try:
-        return files.stamp(settings.legacy_dir, settings.legacy_encryption_keys).text
-    except files.LegacyUnreadable:
-        # The import fails with the reason, where an admin sees it.
-        return _UNREADABLE
-
-
 def _mirror_is_due(state: str) -> bool:
     """Whether something waits to be written, or may have been undone in the files."""
     if not legacy_outbox.is_waiting() and (
-        state == _UNREADABLE or not legacy_mirror.revert_is_possible(state)
+        state == UNREADABLE or not legacy_mirror.revert_is_possible(state)
     ):
         return False
     last = runs.latest(runs.LEGACY_MIRROR)
@@ -69,7 +62,7 @@ def _import_is_due(state: str) -> bool:
     if last.finished_at is None or runs.unfinished(runs.LEGACY_UNDO):
         return False
     ends = _ends(runs.LEGACY_IMPORT, state)
-    if "finished" in ends or (state != _UNREADABLE and _ends(runs.LEGACY_UNDO, state)):
+    if "finished" in ends or (state != UNREADABLE and _ends(runs.LEGACY_UNDO, state)):
         return False  # what somebody has taken back is imported again when they say so
     if last.status == "failed" and last.source == state:
         pause = _RETRY_PAUSES[min(len(ends), len(_RETRY_PAUSES)) - 1]

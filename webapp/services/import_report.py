@@ -22,7 +22,7 @@ COUNTED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record of users.json that did not become an account, and why."""
+    """A record of the predecessor that did not become an account, and why."""
 
     name: str
     reason: str

@@ -2,8 +2,9 @@
 
 What is new is created. What exists is left as it is, save keys: one that the user does not have
 here is added, and one that still is as it was imported gets a newer value of the predecessor as a
-new version. Until somebody signs in here, a password that they change in the predecessor comes over
-too. Nothing is ever deleted, and no role of an existing account changes.
+new version. Where the predecessor had two values at two places, the older one becomes a version
+before that, unless it is one already. Until somebody signs in here, a password that they change in
+the predecessor comes over too. Nothing is ever deleted, and no role of an existing account changes.
 """
 
 from collections import Counter
@@ -20,12 +21,14 @@ from webapp.legacy.records import LegacySecondFactor, LegacyUser
 from webapp.models import User
 from webapp.models.users import fold
 from webapp.services import audit, key_store, stored_accounts
+from webapp.services.key_payload import Payload
 from webapp.services.legacy_rows import create_accounts, password, password_state, payload_of
 from webapp.services.stored_accounts import IMPORT, Account, OpenedKey
 from webapp.services.vault import TOTP_SECRET, Locked, Vault
 
 Counts = Counter[str]
 """What became of accounts and keys, by the names of the import's report."""
+_KeptValues = Mapping[tuple[int, str], Sequence[Payload | None]]
 
 
 class Outcome(NamedTuple):
@@ -51,10 +54,11 @@ def write(session: Session, users: Sequence[LegacyUser], *, run_id: int | None =
     new = [user for user in users if fold(user.username) not in existing]
     create_accounts(session, new, run_id)
     known, strangers = _without_strangers(users, existing)
+    kept = _kept_values(session, known, existing)
     for user in known:
         account = existing.get(fold(user.username))
         if account:
-            _update(session, user, account, run_id)
+            _update(session, user, account, kept, run_id)
     return Outcome(_count(known, existing), strangers)
 
 
@@ -90,8 +94,27 @@ def _existing(
     return stored_accounts.load(session, names, for_update=for_update)
 
 
-def _update(session: Session, user: LegacyUser, account: Account, run_id: int | None) -> None:
-    imported = [key for key in user.keys.values() if _is_imported(key, account.keys.get(key.name))]
+def _kept_values(
+    session: Session, users: Sequence[LegacyUser], existing: Mapping[str, Account]
+) -> _KeptValues:
+    """Return the values that versions hold of the keys for which the predecessor has two."""
+    names: dict[int, list[str]] = {}
+    for user in users:
+        account = existing.get(fold(user.username))
+        conflicts = [name for name, key in user.keys.items() if key.older]
+        if account and conflicts:
+            names[account.id] = conflicts
+    return stored_accounts.payloads(session, names) if names else {}
+
+
+def _update(
+    session: Session, user: LegacyUser, account: Account, kept: _KeptValues, run_id: int | None
+) -> None:
+    imported = [
+        version
+        for key in user.keys.values()
+        for version in _versions(key, account.keys.get(key.name), kept.get((account.id, key.name)))
+    ]
     factor = _factor_to_import(user, account)
     new_password = _has_new_password(user, account)
     if not imported and not factor and not new_password:
@@ -142,6 +165,19 @@ def _add_version(
         version=version.version,
         fingerprint=version.fingerprint,
     )
+
+
+def _versions(
+    key: LegacyKey, stored: OpenedKey | None, kept: Sequence[Payload | None] | None
+) -> list[LegacyKey]:
+    """Return what becomes versions of the key, the current one last."""
+    older = key.older
+    # One that does not open now may be it: adding it each time would never end.
+    if older is None or (kept and (None in kept or payload_of(older) in kept)):
+        return [key] if _is_imported(key, stored) else []
+    # The current value once more behind the older one, so that the newest version is the current.
+    is_current = stored is not None and stored.is_as_imported and stored.payload == payload_of(key)
+    return [older, key] if is_current or _is_imported(key, stored) else []
 
 
 def _is_imported(key: LegacyKey, stored: OpenedKey | None) -> bool:

@@ -14,16 +14,23 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import select, update
 
 from webapp.clock import now
-from webapp.config import current_settings
 from webapp.crypto.envelope import DoesNotOpen
 from webapp.crypto.keyring import MissingMasterKey
 from webapp.db import transaction
-from webapp.legacy import files, retire
+from webapp.legacy import retire
 from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.replace import Overtaken, locked
 from webapp.models import Run, User
 from webapp.private_files import make_private_folder
-from webapp.services import audit, consistency, legacy_archive, legacy_mode, legacy_outbox, runs
+from webapp.services import (
+    audit,
+    consistency,
+    legacy_archive,
+    legacy_mode,
+    legacy_outbox,
+    legacy_sources,
+    runs,
+)
 from webapp.services.errors import ServiceError
 from webapp.services.keyring import current_keyring
 from webapp.services.legacy_migration import (
@@ -150,8 +157,7 @@ def _seal(lease: Lease, folder: Path) -> dict[str, Any]:
     if legacy_outbox.is_waiting() and legacy_mode.is_mirrored():
         raise ChangesWait
     lease.renew()
-    keys = current_settings().legacy_encryption_keys
-    state = files.stamp(folder, keys).text
+    state = legacy_sources.stamp(folder)
     last = runs.latest(runs.LEGACY_IMPORT, status="finished")
     if last is None or last.source != state:
         _after_others(lease, lambda: migrate_api_keys_from_json_to_db(parent=lease))
@@ -162,7 +168,7 @@ def _seal(lease: Lease, folder: Path) -> dict[str, Any]:
     refused = {kind: n for kind, n in differing.items() if kind not in lease.arguments["accept"]}
     if refused:
         raise SidesDiffer(refused)
-    if files.stamp(folder, keys).text != state:
+    if legacy_sources.stamp(folder) != state:
         raise LegacyFilesUnreadable(
             "users.json was written by the earlier application; stop that first."
         )

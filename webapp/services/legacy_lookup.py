@@ -1,4 +1,4 @@
-"""What the predecessor's files know that the import has not brought over yet.
+"""What the predecessor's files, and its database, know that the import has not brought over yet.
 
 It costs next to nothing once the present state of the files was imported whole. Until then each
 process reads the files once for each state of them, and finds single accounts in an index.
@@ -17,16 +17,16 @@ from sqlalchemy.exc import IntegrityError
 
 from webapp.config import Settings, current_settings
 from webapp.db import db, transaction
-from webapp.legacy import files
 from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.records import LegacyUser
-from webapp.legacy.users_json import Snapshot, open_snapshot
+from webapp.legacy.users_json import Snapshot
 from webapp.models import Run
-from webapp.services import legacy_accounts, legacy_mode, runs
+from webapp.services import legacy_accounts, legacy_mode, legacy_sources, runs
 from webapp.services.errors import ServiceError
 from webapp.services.key_payload import Payload
 from webapp.services.key_store import Owner
 from webapp.services.legacy_rows import payload_of
+from webapp.services.legacy_sources import open_sources
 
 _PATIENCE_SECONDS = 0.5
 """How long a request waits for a file that is being written."""
@@ -58,7 +58,7 @@ def find_account(username: str) -> LegacyUser | None:
     if not legacy_mode.is_on():
         return None
     try:
-        state = _state(settings)
+        state = _state(settings, fresh=False)
         if _was_imported(state):
             return None
         with _index(settings, state, fresh=False) as snapshot:
@@ -97,7 +97,7 @@ def username_in_legacy(username: str) -> bool:
     if not legacy_mode.is_on():
         return False
     try:
-        with _index(settings, _state(settings), fresh=True) as snapshot:
+        with _index(settings, _state(settings, fresh=True), fresh=True) as snapshot:
             return username in snapshot
     except LegacyUnreadable as error:
         raise NamesUnknown from error
@@ -118,15 +118,17 @@ def keys_not_imported(owner: Owner, stored: Collection[str]) -> dict[str, Payloa
 
 
 def forget(app: Flask) -> None:
-    """Close what `app` keeps of the files; whoever asks next has them read again."""
+    """Close what `app` keeps of the sources; whoever asks next has them read again."""
+    legacy_sources.forget(app)
     cache: _Cache | None = app.extensions.pop("keystay_legacy_cache", None)
     if cache is not None and cache.snapshot is not None:
         cache.snapshot.close()
 
 
-def _state(settings: Settings) -> str:
+def _state(settings: Settings, *, fresh: bool) -> str:
+    """Return the state of the sources; unless `fresh`, that of the database a moment ago."""
     assert settings.legacy_dir is not None  # noqa: S101 - legacy_enabled says so
-    return files.stamp(settings.legacy_dir, settings.legacy_encryption_keys).text
+    return legacy_sources.stamp(settings.legacy_dir, fresh=fresh)
 
 
 def _was_imported(state: str) -> bool:
@@ -183,11 +185,7 @@ def _index(settings: Settings, state: str, *, fresh: bool) -> Iterator[Snapshot]
         recent = not fresh and age < cache.took * _MOST_OF_THE_TIME
         if kept is None or (kept.stamp != state and not recent):
             started = time.monotonic()
-            cache.snapshot = open_snapshot(
-                settings.legacy_dir,
-                settings.legacy_encryption_keys,
-                patience_seconds=_PATIENCE_SECONDS,
-            )
+            cache.snapshot = open_sources(settings.legacy_dir, patience_seconds=_PATIENCE_SECONDS)
             if kept is not None:
                 kept.close()
             cache.read_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Bringing the predecessor's accounts and keys over from users.json and the files beside it.
+"""Bringing the predecessor's accounts and keys over: from its files, and its database if given.
 
 The job of the worker and `flask legacy import` are this code. It goes through a snapshot of the
 files in batches, one transaction each, in which the run's cursor and counts move too: killed at any
@@ -16,11 +16,10 @@ from sqlalchemy.exc import IntegrityError
 
 from webapp.config import current_settings
 from webapp.db import db, transaction
-from webapp.legacy import files
 from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.records import LegacyUser, RejectedRecord, printable
-from webapp.legacy.users_json import Account, Snapshot, open_snapshot
-from webapp.services import legacy_accounts, legacy_mode, runs
+from webapp.legacy.users_json import Account, Snapshot
+from webapp.services import legacy_accounts, legacy_mode, legacy_sources, runs
 from webapp.services.errors import ServiceError
 from webapp.services.import_report import ImportReport, Rejected
 from webapp.services.keyring import current_keyring
@@ -64,8 +63,7 @@ def migrate_api_keys_from_json_to_db(
     """
     folder = folder or configured_folder()
     check_no_undo()
-    with _readable():
-        state = files.stamp(folder, current_settings().legacy_encryption_keys).text
+    state = legacy_sources.stamp_or_unreadable(folder)
     lease = runs.begin(runs.LEGACY_IMPORT, source=state, parent=parent)
     with runs.working(lease):
         return _import(lease, folder)
@@ -100,12 +98,11 @@ def configured_folder() -> Path:
 
 @contextmanager
 def open_files(folder: Path, tick: Callable[[], None]) -> Iterator[Snapshot]:
-    """Open a snapshot of the files, read through and complete; `tick` is called meanwhile.
+    """Open a snapshot of the sources, read through and complete; `tick` is called meanwhile.
 
     Raises LegacyFilesUnreadable, also for a key file that cannot be used where a token needs it.
     """
-    keys = current_settings().legacy_encryption_keys
-    with _readable(), open_snapshot(folder, keys, tick=tick) as snapshot:
+    with _readable(), legacy_sources.open_sources(folder, tick=tick) as snapshot:
         snapshot.require_keys(tick)
         yield snapshot
 

@@ -23,7 +23,7 @@ from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.keys import LegacyKey
 from webapp.legacy.mirror import Guard, Wanted, Written
 from webapp.models import OutboxEntry, Run, User
-from webapp.services import legacy_outbox, runs, stored_accounts
+from webapp.services import legacy_outbox, legacy_sources, runs, stored_accounts
 from webapp.services.legacy_migration import LegacyFilesUnreadable, configured_folder
 from webapp.services.legacy_outbox import Field
 from webapp.services.legacy_pending import Place, is_reverted
@@ -178,12 +178,11 @@ class _Batch:
 
     def guard(self) -> Guard:
         folder = configured_folder()
-        keys = current_settings().legacy_encryption_keys
         return Guard(
             self._store_before,
             self._confirm,
             self._lease.renew,
-            lambda: files.stamp(folder, keys).text,
+            lambda: legacy_sources.stamp_or_unreadable(folder),
         )
 
     def settle(self, done: mirror.WrittenBack, counts: dict[str, int]) -> None:

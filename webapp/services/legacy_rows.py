@@ -119,13 +119,17 @@ class _Rows:
         )
         self.users.append(_user_row(user_id, user, vault, self._run_id, at))
         for key_id, (name, key) in zip(key_ids, user.keys.items(), strict=True):
-            payload = payload_of(key)
-            sealed = vault.seal(API_KEY, payload.to_bytes(), name, 1)
-            fingerprint = (
-                None if payload.locked else vault.fingerprint(fingerprinted(payload.value))
-            )
-            self.keys.append((key_id, user_id, name, 1, at, at))
-            self.versions.append((key_id, 1, sealed, fingerprint, IMPORT, self._run_id, None, at))
+            versions = [key.older, key] if key.older else [key]
+            self.keys.append((key_id, user_id, name, len(versions), at, at))
+            for version, one in enumerate(versions, 1):
+                payload = payload_of(one)
+                sealed = vault.seal(API_KEY, payload.to_bytes(), name, version)
+                fingerprint = (
+                    None if payload.locked else vault.fingerprint(fingerprinted(payload.value))
+                )
+                self.versions.append(
+                    (key_id, version, sealed, fingerprint, IMPORT, self._run_id, None, at)
+                )
 
 
 def _user_row(

@@ -6,19 +6,22 @@ The files are looked at without being read: a page must not wait for a huge one.
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
 from sqlalchemy import func, select
+from sqlalchemy.engine import URL
 
 from webapp.clock import now
 from webapp.config import LegacyMode, Settings, current_settings
 from webapp.db import db
 from webapp.legacy import files
+from webapp.legacy.files import LegacyUnreadable
+from webapp.legacy.rows import DATABASE
 from webapp.models import OutboxEntry, Run
-from webapp.services import legacy_mode, runs
+from webapp.services import legacy_mode, legacy_sources, runs
 
 MOST_CHECKS: Final = 60
 MOST_PROBLEMS: Final = 10
@@ -35,6 +38,7 @@ _MISSING: Final = {
     files.SECOND_FACTORS: "Fine if nobody had a second factor there.",
     files.KEY_FILE: "Keys that were encrypted there stay locked without it.",
 }
+_DATABASE_IS: Final = "Its own database, read only"
 _LONG_SECONDS: Final = 300
 _LOOKED_AT: Final = 5000
 """Of what waits, so many are asked for their problem. Changes are written in their order, so that
@@ -156,17 +160,32 @@ def finished_checks() -> list[Check]:
 
 
 def _sources(settings: Settings) -> list[Source]:
-    """Return everything that is configured; a further source of the predecessor joins here."""
+    """Return everything that is configured."""
     if settings.legacy_dir is None:
         return []
-    return [_file(settings.legacy_dir / name, what) for name, what in _WHAT.items()]
+    found = [_file(settings.legacy_dir / name, what) for name, what in _WHAT.items()]
+    if settings.legacy_database_url is not None and settings.legacy_enabled:
+        found.append(_database(settings.legacy_dir, settings.legacy_database_url))
+    return found
+
+
+def _database(folder: Path, url: URL) -> Source:
+    """Return the predecessor's database, a server's as it was a moment ago."""
+    try:
+        legacy_sources.stamp(folder, fresh=False)
+    except LegacyUnreadable as error:
+        if error.file == DATABASE:
+            return Source(DATABASE, _DATABASE_IS, "unreadable", f"It {error.problem}.")
+    if url.get_backend_name() == "sqlite" and url.database:
+        return replace(_file(Path(url.database), _DATABASE_IS), name=DATABASE)
+    return Source(DATABASE, _DATABASE_IS, "there")
 
 
 def _file(path: Path, what: str) -> Source:
     try:
         found = path.stat()
     except FileNotFoundError:
-        return Source(path.name, what, "missing", _MISSING[path.name])
+        return Source(path.name, what, "missing", _MISSING.get(path.name, ""))
     except OSError as error:
         return Source(path.name, what, "unreadable", f"It cannot be looked at: {error.strerror}.")
     if not stat.S_ISREG(found.st_mode):

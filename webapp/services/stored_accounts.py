@@ -94,6 +94,30 @@ IS_UNTOUCHED: ColumnElement[bool] = or_(
 )
 """Whether the password still is the predecessor's: signing in once puts ours in its place."""
 
+
+def payloads(
+    session: Session, names: Mapping[int, Sequence[str]]
+) -> Mapping[tuple[int, str], list[Payload | None]]:
+    """Return all versions of the keys of these `names`, by user id and name.
+
+    None stands for one that does not open now.
+    """
+    users = select(User.id, User.fingerprint_key).where(User.id.in_(names))
+    wrapped = _wrapped_keys(session, list(names))
+    vaults = {
+        user.id: Vault(user.id, wrapped[user.id], user.fingerprint_key, current_keyring())
+        for user in session.execute(users)
+    }
+    found = defaultdict(list)
+    for row in session.execute(
+        select(ApiKey.user_id, ApiKey.name, ApiKeyVersion.version, ApiKeyVersion.sealed_value)
+        .join(ApiKeyVersion, ApiKeyVersion.api_key_id == ApiKey.id)
+        .where(ApiKey.user_id.in_(names), ApiKey.name.in_({n for of in names.values() for n in of}))
+    ):
+        found[row.user_id, row.name].append(_payload(vaults[row.user_id], row))
+    return found
+
+
 _ACCOUNT_COLUMNS = (
     User.id,
     User.username,
@@ -182,7 +206,7 @@ def _opened(user: Row[Any], wrapped: Sequence[WrappedKey], keys: Sequence[Row[An
     )
 
 
-def _payload(vault: Vault, row: Row[Any]) -> Payload | None:
+def _payload(vault: Vault, row: Row[*tuple[Any, ...]]) -> Payload | None:
     try:
         return Payload.from_bytes(
             vault.open(API_KEY, row.sealed_value or "", row.name, row.version or 0)
