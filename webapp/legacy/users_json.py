@@ -171,10 +171,10 @@ class Snapshot:
     def accounts(self, start: int = 0) -> Iterator[Account]:
         """Yield the accounts in the order of the file, from record number `start`.
 
-        Of names that differ by case the first counts and the others are rejected; of equal names
-        the last counts, as every JSON parser has it, and the others are left out. Then come the
-        accounts that only the database has. Raises LegacyUnreadable when a token needs the key file
-        and that cannot be used.
+        Then come those that only the database has. Of names that differ by case the first counts
+        and the others are rejected; of equal names in the file the last counts, as every JSON
+        parser has it, and the others are left out. Raises LegacyUnreadable when a token needs the
+        key file and that cannot be used.
         """
         in_file = self._structure.total
         if start < in_file:
