@@ -156,7 +156,7 @@ class _Attempt:
             for original, edits in ((files[0], plan.user_edits), (files[1], plan.factor_edits)):
                 if edits:
                     written.append((original, replace(original, edits, guard.permit)))
-                    late |= merge_late_write(original, guard.permit, guard.tick)
+                    late |= merge_late_write(original, guard.tick)
             # In this order: what is read after the stamp was there when it was taken.
             self.to_state = guard.stamp()
             self.complete = not late and all(holds(*one) for one in written)
