@@ -152,14 +152,18 @@ class _Attempt:
             self.accounts = plan.outcomes
             guard.before_replace(plan.outcomes)
             written = []
+            left = []
             late = False
             for original, edits in ((files[0], plan.user_edits), (files[1], plan.factor_edits)):
                 if edits:
                     written.append((original, replace(original, edits, guard.permit)))
                     late |= merge_late_write(original, guard.tick)
+                else:
+                    left.append(original)
             # In this order: what is read after the stamp was there when it was taken.
-            self.to_state = guard.stamp()
+            state = guard.stamp()
             self.complete = not late and all(holds(*one) for one in written)
+            self.to_state = state if all(one.is_current() for one in left) else None
 
 
 def _read(folder: Path, closing: ExitStack) -> tuple[Original, Original]:
