@@ -11,12 +11,14 @@ from flask import Flask
 from sqlalchemy import select
 
 from tests.conftest import MakeSettings
-from tests.legacy_folder import LegacyFolder, record
+from tests.legacy_folder import LegacyFolder, record, sha256_of
 from webapp import create_app
+from webapp.clock import now
 from webapp.db import db, dispose_engines, transaction
 from webapp.legacy import replace
-from webapp.models import ApiKey, ApiKeyVersion, Run
-from webapp.services import legacy_lookup, legacy_mirror, runs
+from webapp.models import ApiKey, ApiKeyVersion, OutboxEntry, Run, User
+from webapp.services import legacy_lookup, legacy_mirror, legacy_outbox, runs
+from webapp.services.accounts import create_account
 from webapp.services.consistency import check_consistency
 from webapp.services.due_runs import start_due_runs
 from webapp.services.keys import save_user_api_key
@@ -79,6 +81,66 @@ def differing() -> set[tuple[str, str]]:
     return {(item.kind.value, item.username) for item in check_consistency().items}
 
 
+def test_who_signed_up_there_meanwhile_keeps_password_and_second_factor(
+    folder: LegacyFolder,
+) -> None:
+    create_account("zoe", PASSWORD)
+    save_user_api_key("zoe", "openai", "of ours")
+    theirs = record(password_hash=sha256_of("chosen there"), role="admin")
+    folder.users({**raw(folder), "zoe": theirs})
+    factors = {"zoe": {"secret": SECRET, "enabled": True}}
+    folder.second_factors(factors)
+    mirror()
+    zoe = raw(folder)["zoe"]
+    assert (zoe["password_hash"], zoe["role"]) == (theirs["password_hash"], "admin")
+    assert set(zoe["api_keys"]) == {"openai"}
+    assert json.loads((folder.path / "two_fa.json").read_bytes()) == factors
+    assert differing() == {
+        ("password_differs", "zoe"),
+        ("role_differs", "zoe"),
+        ("second_factor_differs", "zoe"),
+    }
+
+
+def test_a_password_that_was_changed_there_since_a_worker_died_stays(
+    folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    create_account("zoe", PASSWORD)
+    with monkeypatch.context() as patch:
+        patch.setattr(replace, "_flush_folder", kill)
+        with pytest.raises(Killed):
+            mirror()
+    users = raw(folder)
+    users["zoe"]["password_hash"] = sha256_of("changed there")
+    folder.users(users)
+    with transaction() as session:
+        run = session.scalars(select(Run).where(Run.kind == runs.LEGACY_MIRROR)).one()
+        run.lease_expires_at = now()
+    mirror()
+    assert not legacy_outbox.is_waiting()
+    assert raw(folder)["zoe"]["password_hash"] == sha256_of("changed there")
+    assert differing() == {("password_differs", "zoe")}
+
+
+def test_what_an_old_copy_left_of_an_account_does_not_keep_an_act_back(
+    folder: LegacyFolder,
+) -> None:
+    user = create_account("zoe", PASSWORD)
+    with transaction() as session:
+        legacy_outbox.note(session, user.id, "second_factor")
+    folder.second_factors({"zoe": {"secret": SECRET, "enabled": True, "since": "2020"}})
+    mirror()
+    factors = json.loads((folder.path / "two_fa.json").read_bytes())
+    assert factors == {"zoe": {"enabled": False, "since": "2020"}}
+    assert check_consistency().items == []
+
+
 def test_what_is_written_beside_a_replacement_is_imported(
     folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,3 +159,11 @@ def test_what_is_written_beside_a_replacement_is_imported(
             run.finished_at = run.created_at - timedelta(minutes=1)
     start_due_runs()
     assert runs.unfinished(runs.LEGACY_IMPORT) is not None
+
+
+def test_an_account_that_is_equal_is_known_to_be(folder: LegacyFolder) -> None:
+    create_account("zoe", PASSWORD)
+    mirror()
+    query = select(User.legacy_password).where(User.username == "zoe")
+    assert db.session.scalar(query)
+    assert [note.problem for note in db.session.scalars(select(OutboxEntry))] == [None]
