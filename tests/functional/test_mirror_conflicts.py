@@ -21,7 +21,7 @@ from webapp.services import legacy_lookup, legacy_mirror, legacy_outbox, runs
 from webapp.services.accounts import create_account
 from webapp.services.consistency import check_consistency
 from webapp.services.due_runs import start_due_runs
-from webapp.services.keys import save_user_api_key
+from webapp.services.keys import delete_user_api_key, get_user_api_keys, save_user_api_key
 from webapp.services.legacy_migration import migrate_api_keys_from_json_to_db
 from webapp.services.vault import API_KEY, Vault
 
@@ -79,6 +79,30 @@ def versions(name: str) -> list[str]:
 
 def differing() -> set[tuple[str, str]]:
     return {(item.kind.value, item.username) for item in check_consistency().items}
+
+
+def test_a_value_that_is_overwritten_before_it_was_imported_is_kept(folder: LegacyFolder) -> None:
+    save_user_api_key("ann", "openai", "of ours")
+    saved_there(folder, openai="of theirs")
+    mirror()
+    assert get_user_api_keys("ann")["openai"] == "of ours"
+    assert versions("openai") == ["first", "of ours", "of theirs", "of ours"]
+    assert check_consistency().items == []
+    saved_there(folder, openai="of theirs")  # an old copy
+    mirror()
+    assert versions("openai") == ["first", "of ours", "of theirs", "of ours"]
+
+
+def test_a_value_that_is_removed_before_it_was_imported_is_in_the_trash(
+    folder: LegacyFolder,
+) -> None:
+    delete_user_api_key("ann", "openai")
+    saved_there(folder, openai="of theirs")
+    mirror()
+    assert raw(folder)["ann"]["api_keys"] == {}
+    assert "openai" not in get_user_api_keys("ann")
+    assert versions("openai") == ["first", "of theirs"]
+    assert check_consistency().items == []
 
 
 def test_who_signed_up_there_meanwhile_keeps_password_and_second_factor(

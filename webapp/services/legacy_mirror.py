@@ -25,7 +25,7 @@ from webapp.legacy.keys import LegacyKey
 from webapp.legacy.mirror import Guard, Wanted, Written
 from webapp.legacy.records import LegacySecondFactor
 from webapp.models import OutboxEntry, Run, User
-from webapp.services import legacy_outbox, runs, stored_accounts
+from webapp.services import legacy_outbox, overwritten, runs, stored_accounts
 from webapp.services.legacy_migration import LegacyFilesUnreadable, configured_folder
 from webapp.services.legacy_outbox import Field
 from webapp.services.legacy_pending import Place, is_reverted
@@ -239,10 +239,16 @@ class _Batch:
                 )
 
     def _store_before(self, accounts: Sequence[Written]) -> None:
-        """Note what is about to be replaced, once: killed between, the next one finds its own."""
+        """Note what is about to be replaced, once: killed between, the next one finds its own.
+
+        Values of keys that are not known here yet are kept as versions.
+        """
         found = dict(zip(self._user_ids, accounts, strict=True))
         with transaction() as session:
             for user_id, places in self._by_user().items():
+                overwritten.keep_unknown(
+                    session, user_id, _replaced_keys(found[user_id]), run_id=self._lease.run_id
+                )
                 vault = _vault(user_id)
                 for place in places:
                     session.execute(
@@ -261,7 +267,15 @@ class _Batch:
         places: dict[int, list[Place]] = defaultdict(list)
         for place in self._notes:
             places[place.user_id].append(place)
-        return places
+        return dict(sorted(places.items()))  # rows are locked in the order in which others do it
+
+
+def _replaced_keys(account: Written) -> list[LegacyKey]:
+    """Return the keys that have another value in the files, or none, once it is written."""
+    if account.before is None or account.after is None:
+        return []
+    after = account.after.keys
+    return [key for name, key in account.before.keys.items() if after.get(name) != key]
 
 
 def _read_accounts(fields: Mapping[int, set[tuple[str, str]]]) -> dict[int, _Account]:
