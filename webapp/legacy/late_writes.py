@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from webapp.legacy.entries import Entries
@@ -15,31 +16,57 @@ _PAUSE_SECONDS: Final = 0.2
 _SETTLED_SECONDS: Final = 1.0
 
 
-def merge_late_write(
-    original: Original, permit: Callable[[], None], tick: Callable[[], None]
-) -> bool:
+class _HeldBack:
+    """Calls something as long as it does not raise; `error` is what it raised."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+        self.error: Exception | None = None
+
+    def __call__(self) -> None:
+        if self.error is None:
+            try:
+                self._act()
+            except Exception as error:
+                self.error = error
+
+
+def merge_late_write(original: Original, tick: Callable[[], None]) -> bool:
     """Bring what was written into the file that was just replaced into its successor.
 
     The predecessor may have opened it a moment before: opening empties it, so that it shows at once
-    even if writing takes long. Returns whether there was anything. `permit` and `tick` are as for
-    `replace`. Raises LegacyUnreadable.
+    even if writing takes long. Returns whether there was anything. `tick` is called meanwhile; what
+    it raises is raised behind all of it, since the replaced file has no name any more and nobody
+    else can do this. A process that is killed here loses such a write. Raises LegacyUnreadable.
     """
     if not original.was_written_to():
         return False
+    held_back = _HeldBack(tick)
     file = original.path.name
-    late = _settled(original, tick)
+    late = _settled(original, held_back)
     differing = dict(_differing(Entries(file, original.text), late))
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     while differing:
-        tick()
+        held_back()
         try:
-            with Original(original.path) as current:
-                entries = Entries(file, current.text, {fold(name) for name in differing})
-                replace(current, _merged(entries, differing), permit)
-                merge_late_write(current, permit, tick)
-                return True
+            _merge(original.path, differing, held_back)
+            break
         except (Torn, Overtaken):
+            if time.monotonic() > deadline:
+                raise
             time.sleep(_PAUSE_SECONDS)
+    if held_back.error:
+        raise held_back.error
     return True
+
+
+def _merge(path: Path, differing: Mapping[str, Any], tick: Callable[[], None]) -> None:
+    with Original(path) as current:
+        if not current.exists:
+            raise Torn(path.name, "is missing")
+        entries = Entries(path.name, current.text, {fold(name) for name in differing})
+        replace(current, _merged(entries, differing), lambda: None)
+        merge_late_write(current, tick)
 
 
 def _settled(original: Original, tick: Callable[[], None]) -> Entries:

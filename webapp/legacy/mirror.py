@@ -37,11 +37,15 @@ class Wanted:
     """What the files are to say of one account. What is not mentioned stays as it is.
 
     `record` holds the fields of a new record, without keys; None, with `why_not`, where the account
-    can only be changed. An account that was made in Keystay is told from a namesake by `born_at`.
+    can only be changed. `record_keys` and `record_factor` belong to it: a record that is there
+    already, be it ours, has been in the predecessor's hands since, and gets the other fields alone.
+    An account that was made in Keystay is told from a namesake by `born_at`.
     """
 
     username: str
     record: Mapping[str, Any] | None = field(default=None, repr=False)
+    record_keys: Mapping[str, LegacyKey] = field(default_factory=dict, repr=False)
+    record_factor: LegacySecondFactor | None = None
     why_not: str = ""
     born_at: datetime | None = None
     password_hash: str | None = field(default=None, repr=False)
@@ -152,14 +156,18 @@ class _Attempt:
             self.accounts = plan.outcomes
             guard.before_replace(plan.outcomes)
             written = []
+            left = []
             late = False
             for original, edits in ((files[0], plan.user_edits), (files[1], plan.factor_edits)):
                 if edits:
                     written.append((original, replace(original, edits, guard.permit)))
-                    late |= merge_late_write(original, guard.permit, guard.tick)
+                    late |= merge_late_write(original, guard.tick)
+                else:
+                    left.append(original)
             # In this order: what is read after the stamp was there when it was taken.
-            self.to_state = guard.stamp()
+            state = guard.stamp()
             self.complete = not late and all(holds(*one) for one in written)
+            self.to_state = state if all(one.is_current() for one in left) else None
 
 
 def _read(folder: Path, closing: ExitStack) -> tuple[Original, Original]:
@@ -220,24 +228,27 @@ class _Plan:
         new = _changed(raw, self._changes(wanted, before, json.loads(raw)))
         if new != raw:
             self.user_edits.append(Edit(member.value, member.end, new))
-        after_factor = self._change_factor(wanted, member.name, factor_member, before)
-        return Written(before, self._parsed(member.name, new, after_factor))
+        if wanted.sets_second_factor and wanted.second_factor != before.second_factor:
+            factor = self._write_factor(member.name, factor_member, wanted.second_factor)
+        return Written(before, self._parsed(member.name, new, factor))
 
     def _new_account(self, wanted: Wanted) -> Written:
         if wanted.record is None:
             return Written(None, None, wanted.why_not)
-        keys = [key for key in wanted.keys.values() if key is not None]
+        keys = [key for key in {**wanted.record_keys, **wanted.keys}.values() if key is not None]
         record = dict(wanted.record)
         if keys:
             record["api_keys"] = {
                 k: v for key in keys for k, v in written(key, self._tokens).items()
             }
             record["api_keys_updated"] = _written_time(now())
-        factor = _written_factor(wanted.second_factor) if wanted.second_factor else None
-        after = self._parsed(wanted.username, _dump(record), factor)
+        # An entry of this name may be there, left by a rewrite of an old users.json.
+        entry, member = self._factor(wanted.username)
+        factor = wanted.second_factor if wanted.sets_second_factor else wanted.record_factor
+        if factor or wanted.sets_second_factor:
+            entry = self._write_factor(wanted.username, member, factor)
+        after = self._parsed(wanted.username, _dump(record), entry)
         self._new_users.append((wanted.username, record))
-        if factor:
-            self._add_factor(wanted.username, factor)
         return Written(None, after)
 
     def _changes(
@@ -279,28 +290,20 @@ class _Plan:
             return None, None
         return json.loads(self._factors.raw(member)), member
 
-    def _change_factor(
-        self, wanted: Wanted, username: str, member: Member | None, before: LegacyUser
+    def _write_factor(
+        self, username: str, member: Member | None, factor: LegacySecondFactor | None
     ) -> Any:
         """Return the account's entry of two_fa.json as it will be."""
-        raw = self._factors.raw(member) if member else b"null"
-        if wanted.sets_second_factor and wanted.second_factor != before.second_factor:
-            new = _written_factor(wanted.second_factor)
-            if member is None and wanted.second_factor:
-                self._add_factor(username, new)
-                return new
-            if member is not None:
-                changes = new if wanted.second_factor else new | {"secret": REMOVED}
-                raw = _changed(raw, changes)
-                self.factor_edits.append(Edit(member.value, member.end, raw))
-        return json.loads(raw)
-
-    def _add_factor(self, username: str, entry: Mapping[str, Any]) -> None:
-        other = self._factors.found.get(fold(username))
-        if other is not None and other.name == username:
-            self.factor_edits.append(Edit(other.value, other.end, _dump(entry)))
-        else:
-            self._new_factors.append((username, entry))
+        new = _written_factor(factor)
+        if member is not None:
+            changes = new if factor else new | {"secret": REMOVED}
+            raw = _changed(self._factors.raw(member), changes)
+            self.factor_edits.append(Edit(member.value, member.end, raw))
+            return json.loads(raw)
+        if factor is None:
+            return None
+        self._new_factors.append((username, new))
+        return new
 
     def _parsed(self, username: str, raw: bytes, factor: Any) -> LegacyUser:
         return parse_user(username, json.loads(raw), factor, tokens=self._tokens)

@@ -121,6 +121,10 @@ class Original:
         """Whether somebody has written to the file itself since it was copied."""
         return self.exists and self.state_now() != self.state
 
+    def is_current(self) -> bool:
+        """Whether nobody has written or replaced the file since it was copied."""
+        return _state_of(self.path) == self.state
+
     def read_again(self) -> bytes:
         """Return what the opened file holds now."""
         self._file.seek(0)

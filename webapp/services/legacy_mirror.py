@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, cast
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
 from webapp.clock import now
@@ -23,7 +23,7 @@ from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.keys import LegacyKey
 from webapp.legacy.mirror import Guard, Wanted, Written
 from webapp.models import OutboxEntry, Run, User
-from webapp.services import legacy_outbox, legacy_sources, runs, stored_accounts
+from webapp.services import legacy_outbox, legacy_sources, overwritten, runs, stored_accounts
 from webapp.services.legacy_migration import LegacyFilesUnreadable, configured_folder
 from webapp.services.legacy_outbox import Field
 from webapp.services.legacy_pending import Place, is_reverted
@@ -154,6 +154,7 @@ class _Account:
     """What is to be written of one account, and what of it cannot be."""
 
     wanted: Wanted
+    password: str | None = field(repr=False)
     problems: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
@@ -217,9 +218,9 @@ class _Batch:
         self, session: Session, done: Written, places: Sequence[Place], counts: dict[str, int]
     ) -> None:
         vault = _vault(places[0].user_id)
-        known = self._accounts[places[0].user_id].problems
+        account = self._accounts[places[0].user_id]
         for place in places:
-            problem = done.problem or known.get((place.field, place.key_name))
+            problem = done.problem or account.problems.get((place.field, place.key_name))
             after = legacy_outbox.fingerprint(vault, done.after, place.field, place.key_name)
             session.execute(
                 update(OutboxEntry)
@@ -228,16 +229,24 @@ class _Batch:
             )
             counts["fields_left" if problem else "fields_written"] += 1
             if not problem and place.field in ("account", "password"):
-                password = legacy_outbox.fingerprint(vault, done.after, "password", "")
+                known: Any = func.coalesce(User.legacy_password, "")  # theirs is another one
+                if done.after and done.after.password_hash == account.password:
+                    known = legacy_outbox.fingerprint(vault, done.after, "password", "")
                 session.execute(
-                    update(User).where(User.id == place.user_id).values(legacy_password=password)
+                    update(User).where(User.id == place.user_id).values(legacy_password=known)
                 )
 
     def _store_before(self, accounts: Sequence[Written]) -> None:
-        """Note what is about to be replaced, once: killed between, the next one finds its own."""
+        """Note what is about to be replaced, once: killed between, the next one finds its own.
+
+        Values of keys that are not known here yet are kept as versions.
+        """
         found = dict(zip(self._user_ids, accounts, strict=True))
         with transaction() as session:
             for user_id, places in self._by_user().items():
+                overwritten.keep_unknown(
+                    session, user_id, _replaced_keys(found[user_id]), run_id=self._lease.run_id
+                )
                 vault = _vault(user_id)
                 for place in places:
                     session.execute(
@@ -256,7 +265,15 @@ class _Batch:
         places: dict[int, list[Place]] = defaultdict(list)
         for place in self._notes:
             places[place.user_id].append(place)
-        return places
+        return dict(sorted(places.items()))  # rows are locked in the order in which others do it
+
+
+def _replaced_keys(account: Written) -> list[LegacyKey]:
+    """Return the keys that have another value in the files, or none, once it is written."""
+    if account.before is None or account.after is None:
+        return []
+    after = account.after.keys
+    return [key for name, key in account.before.keys.items() if after.get(name) != key]
 
 
 def _read_accounts(fields: Mapping[int, set[tuple[str, str]]]) -> dict[int, _Account]:
@@ -274,35 +291,44 @@ def _read_accounts(fields: Mapping[int, set[tuple[str, str]]]) -> dict[int, _Acc
 
 
 def _account(user: User, stored: stored_accounts.Account, fields: set[tuple[str, str]]) -> _Account:
-    """Return what of an account is to be written: all of it, where it is new there."""
+    """Return what of an account is to be written, and all of it for where it is new there."""
     vault = Vault.load(user.id)
     is_new = ("account", "") in fields
     problems: dict[tuple[str, str], str] = {}
     keys: dict[str, LegacyKey | None] = {}
-    for name in stored.keys if is_new else [name for kind, name in fields if kind == "key"]:
+    for name in [name for kind, name in fields if kind == "key"]:
         key = stored.keys.get(name)
         if key is None or key.is_deleted:
             keys[name] = None
-        elif key.payload is None or key.payload.locked:
-            problems["key", name] = _LOCKED_KEY
+        elif (written := _written_key(name, key)) is not None:
+            keys[name] = written
         else:
-            keys[name] = stored_accounts.as_legacy(name, key.payload)
-    factor, sets_factor = None, is_new or ("second_factor", "") in fields
-    if sets_factor:
-        try:
-            factor = legacy_second_factor(user, vault)
-        except Locked:
-            sets_factor, problems["second_factor", ""] = False, _LOCKED_FACTOR
+            problems["key", name] = _LOCKED_KEY
+    sets_factor, factor = ("second_factor", "") in fields, None
+    try:
+        factor = legacy_second_factor(user, vault) if is_new or sets_factor else None
+    except Locked:
+        sets_factor, problems["second_factor", ""] = False, _LOCKED_FACTOR
     password = legacy_password(user, vault) if is_new or ("password", "") in fields else None
+    all_keys = {name: _written_key(name, key) for name, key in stored.keys.items()}
     wanted = Wanted(
         username=user.username,
         record=record_of(user, password) if is_new and password else None,
+        record_keys={name: key for name, key in all_keys.items() if key} if is_new else {},
+        record_factor=factor if is_new else None,
         why_not=_NO_HASH if is_new else _ABSENT,
         born_at=user.created_at if user.self_registered else None,
-        password_hash=password,
-        is_admin=user.is_admin if is_new or ("role", "") in fields else None,
+        password_hash=password if ("password", "") in fields else None,
+        is_admin=user.is_admin if ("role", "") in fields else None,
         keys=keys,
         sets_second_factor=sets_factor,
-        second_factor=factor,
+        second_factor=factor if sets_factor else None,
     )
-    return _Account(wanted, problems)
+    return _Account(wanted, password, problems)
+
+
+def _written_key(name: str, key: stored_accounts.OpenedKey) -> LegacyKey | None:
+    """Return the key as it is to stand in the files; None when it is in the trash or locked."""
+    if key.is_deleted or key.payload is None or key.payload.locked:
+        return None
+    return stored_accounts.as_legacy(name, key.payload)

@@ -26,6 +26,7 @@ from webapp.services import (
     legacy_accounts,
     legacy_mode,
     legacy_outbox,
+    overwritten,
     sessions,
     stored_accounts,
 )
@@ -128,28 +129,11 @@ class Case:
 
         def do(session: Session, run_id: int) -> None:
             if theirs is not None:
-                self._keep_loser(session, run_id, theirs)
+                vault = Vault.load_for_sealing(self._account.id)
+                overwritten.keep(session, vault, theirs, run_id=run_id)
             legacy_outbox.note(session, self._account.id, "key", self.row.key_name)
 
         return Act(says, do)
-
-    def _keep_loser(self, session: Session, run_id: int, theirs: LegacyKey) -> None:
-        """Store the value of the files as a version, and ours as the current one behind it."""
-        name, stored = self.row.key_name, self._account.keys.get(self.row.key_name)
-        vault = Vault.load_for_sealing(self._account.id)
-        self._add_version(session, run_id, vault, theirs)
-        if stored is None or stored.is_deleted:
-            self._trash(session)
-        elif stored.payload is not None:
-            key_store.add_version(
-                session,
-                vault,
-                name,
-                stored.payload,
-                expires_at=stored.expires_at,
-                source="restore",
-                run_id=run_id,
-            )
 
     def _written_back(self, field: Field, says: str) -> Act:
         user_id = self._account.id
