@@ -37,6 +37,7 @@ __all__ = [
     "ROOT",
     "ConfigError",
     "LegacyMode",
+    "LegacyRepair",
     "LogFormat",
     "PasswordCost",
     "SecondFactorPolicy",
@@ -52,6 +53,7 @@ Environment = Literal["production", "development"]
 SignupMode = Literal["open", "closed"]
 SecondFactorPolicy = Literal["admins", "everyone", "off"]
 LegacyMode = Literal["import", "mirror", "off"]
+LegacyRepair = Literal["off", "import"]
 LogFormat = Literal["json", "console"]
 
 _MIN_SECRET_KEY_LENGTH = 32
@@ -90,6 +92,8 @@ class Settings:
     """Which variable an error in that text is about."""
     legacy_dir: Path | None
     legacy_mode: LegacyMode
+    legacy_repair: LegacyRepair
+    """What is repaired without anybody asking."""
     legacy_encryption_keys: tuple[str, ...] = field(repr=False)
     consistency_interval_minutes: int
     signup: SignupMode
@@ -154,6 +158,7 @@ class Settings:
             master_keys_variable=variable,
             legacy_dir=_legacy_dir(read, root),
             legacy_mode=_legacy_mode(read),
+            legacy_repair=read.choice("LEGACY_REPAIR", ("off", "import"), "off"),
             legacy_encryption_keys=_legacy_encryption_keys(read),
             consistency_interval_minutes=read.number("CONSISTENCY_INTERVAL_MINUTES", 60, 1, 10_080),
             signup=read.choice("SIGNUP", ("open", "closed"), "open" if development else "closed"),

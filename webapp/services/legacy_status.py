@@ -14,7 +14,7 @@ from typing import Final, Literal
 from sqlalchemy import func, select
 
 from webapp.clock import now
-from webapp.config import LegacyMode, Settings, current_settings
+from webapp.config import LegacyMode, LegacyRepair, Settings, current_settings
 from webapp.db import db
 from webapp.legacy import files
 from webapp.models import OutboxEntry, Run
@@ -95,6 +95,7 @@ class Status:
     """
 
     mode: LegacyMode
+    repair: LegacyRepair
     folder: Path | None
     sources: Sequence[Source]
     problems: Sequence[tuple[str, str]]
@@ -109,6 +110,7 @@ def status() -> Status:
     waiting = _waiting()
     return Status(
         mode=settings.legacy_mode,
+        repair=settings.legacy_repair,
         folder=settings.legacy_dir,
         sources=_sources(settings),
         problems=standing_problems(settings),
