@@ -37,6 +37,7 @@ __all__ = [
     "ROOT",
     "ConfigError",
     "LegacyMode",
+    "LegacyRepair",
     "LogFormat",
     "PasswordCost",
     "SecondFactorPolicy",
@@ -52,6 +53,7 @@ Environment = Literal["production", "development"]
 SignupMode = Literal["open", "closed"]
 SecondFactorPolicy = Literal["admins", "everyone", "off"]
 LegacyMode = Literal["import", "mirror", "off"]
+LegacyRepair = Literal["off", "import"]
 LogFormat = Literal["json", "console"]
 
 _MIN_SECRET_KEY_LENGTH = 32
@@ -90,6 +92,8 @@ class Settings:
     """Which variable an error in that text is about."""
     legacy_dir: Path | None
     legacy_mode: LegacyMode
+    legacy_repair: LegacyRepair
+    """What is repaired without anybody asking."""
     legacy_encryption_keys: tuple[str, ...] = field(repr=False)
     legacy_database_url: URL | None = field(repr=False)
     """Counts only while `legacy_enabled`."""
@@ -156,6 +160,7 @@ class Settings:
             master_keys_variable=variable,
             legacy_dir=_legacy_dir(read, root),
             legacy_mode=_legacy_mode(read),
+            legacy_repair=read.choice("LEGACY_REPAIR", ("off", "import"), "off"),
             legacy_encryption_keys=_legacy_encryption_keys(read),
             legacy_database_url=_legacy_database_url(read, root, instance_dir),
             consistency_interval_minutes=read.number("CONSISTENCY_INTERVAL_MINUTES", 60, 1, 10_080),
@@ -176,11 +181,13 @@ class Settings:
             trusted_hosts=_trusted_hosts(read, development=development),
             cookie_secure=read.flag("COOKIE_SECURE", default=not development),
             key_retention_days=read.number("KEY_RETENTION_DAYS", 30, 1, 3_650),
-            log_format=read.choice(
-                "LOG_FORMAT", ("json", "console"), "console" if development else "json"
-            ),
+            log_format=_log_format(read, development=development),
             environment_keys=_environment_keys(read),
         )
+
+
+def _log_format(read: Reader, *, development: bool) -> LogFormat:
+    return read.choice("LOG_FORMAT", ("json", "console"), "console" if development else "json")
 
 
 def load_environ(root: Path = ROOT) -> dict[str, str]:

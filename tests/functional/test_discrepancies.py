@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flask import Flask, render_template
+from flask import Flask
 from sqlalchemy import update
 
 from tests.conftest import MakeSettings
@@ -17,7 +17,7 @@ from webapp.clock import now
 from webapp.db import db, transaction
 from webapp.models import Discrepancy
 from webapp.services import discrepancies
-from webapp.services.discrepancies import MOST_COUNTED, PAGE_SIZE, Position, Selection
+from webapp.services.discrepancies import MOST_COUNTED, PAGE_SIZE, Selection
 
 HTMX = {"HX-Request": "true"}
 KINDS = ("key_differs", "only_in_legacy", "password_differs")
@@ -176,19 +176,11 @@ def test_it_costs_as_many_statements_and_rows_however_much_differs(
         ) <= (PAGE_SIZE + 1)
 
 
-def test_nothing_can_be_repaired_until_there_is_an_address_for_it(
-    app: Flask, admin: Visitor
-) -> None:
+def test_those_on_the_page_can_be_chosen_or_all_that_match(app: Flask, admin: Visitor) -> None:
     differ(app, *many(PAGE_SIZE + 5))
-    page = admin.get(PATH).text
-    assert "winner" not in page
-    assert "checkbox" not in page
-    with app.test_request_context(f"{PATH}?kind=key_differs"):
-        found = discrepancies.find(Selection("key_differs", "user"), Position(1))
-        ids = [one.id for one in found.rows]
-        text = render_template(
-            "legacy/_discrepancies.html", found=found, pages={}, repair=f"{PATH}/repair/preview"
-        )
+    with app.app_context():
+        ids = [one.id for one in discrepancies.find(Selection("key_differs", "user")).rows]
+    text = admin.get(f"{PATH}?kind=key_differs&username=user").text
     form = re.search(
         r'<form method="post" action="/admin/legacy/repair/preview".*?</form>', text, re.DOTALL
     )
@@ -199,3 +191,14 @@ def test_nothing_can_be_repaired_until_there_is_an_address_for_it(
     assert 'name="username" value="user"' in form[0]
     assert 'name="all" value="1"' in form[0]
     assert "All 55 that match" in form[0]
+
+
+def test_without_a_predecessor_nothing_can_be_chosen(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    legacy = LegacyFolder(tmp_path / "legacy")
+    for app in application(make_settings, LEGACY_DIR=str(legacy.path), LEGACY_MODE="off"):
+        differ(app, *many(1))
+        page = signed_in(app).get(PATH).text
+        assert names(page) == ["user000000"]
+        assert "winner" not in page

@@ -44,6 +44,9 @@ ROUTES = {
     ("GET", "/admin/consistency"): ADMIN,
     ("POST", "/admin/runs/<int:run_id>/undo"): ADMIN,
     ("GET", "/admin/legacy"): ADMIN,
+    ("POST", "/admin/legacy/repair/preview"): ADMIN,
+    ("GET", "/admin/legacy/repair/preview"): ADMIN,
+    ("POST", "/admin/legacy/repair"): ADMIN,
     ("POST", "/admin/import"): ADMIN,
     ("POST", "/admin/check"): ADMIN,
 }

@@ -191,8 +191,9 @@ def test_a_preview_says_what_a_repair_does_and_writes_nothing(
 ) -> None:
     drift(folder)
     before = [row.id for row in db.session.scalars(select(AuditEvent))]
-    steps, total = preview_repair(Choice(winner=winner))
-    assert total == len(steps) == 9
+    foreseen = preview_repair(Choice(winner=winner))
+    steps = foreseen.steps
+    assert foreseen.total == len(steps) == 9
     db.session.rollback()
     assert [row.id for row in db.session.scalars(select(AuditEvent))] == before
     report = repair(Choice(winner=winner))
@@ -203,9 +204,9 @@ def test_a_preview_says_what_a_repair_does_and_writes_nothing(
 def test_what_settled_itself_is_only_closed(app: Flask, folder: LegacyFolder) -> None:
     drift(folder)
     save_user_api_key("ann", "openai", "of the files")
-    (step,), _ = preview_repair(Choice(winner="legacy", kind="key_differs"))
+    (step,) = preview_repair(Choice(winner="legacy", kinds=["key_differs"])).steps
     assert step.says == "is settled already"
-    report = repair(Choice(winner="legacy", kind="key_differs"))
+    report = repair(Choice(winner="legacy", kinds=["key_differs"]))
     assert (report.repaired, report.gone, report.left) == (0, 1, 0)
     assert "key_differs" not in kinds()
     assert versions("ann", "openai") == ["first", "of the database", "of the files"]
@@ -219,7 +220,7 @@ def test_some_can_be_chosen(app: Flask, folder: LegacyFolder) -> None:
         if row.key_name == "openai"
     ]
     assert repair(Choice(winner="legacy", ids=ids)).repaired == 1
-    assert repair(Choice(winner="legacy", username="BOB", kind="role_differs")).repaired == 1
+    assert repair(Choice(winner="legacy", username="BOB", kinds=["role_differs"])).repaired == 1
     assert "key_differs" not in kinds()
     assert "password_differs" in kinds()
     with pytest.raises(NothingChosen):

@@ -102,11 +102,12 @@ def repair_command(
     winner: Winner, username: str | None, kind: str | None, dry_run: bool, as_json: bool
 ) -> None:
     """Settle the differences that the last check found. Exit code 1 when some are left."""
-    choice = Choice(winner=winner, username=username, kind=kind)
+    choice = Choice(winner=winner, username=username, kinds=[kind] if kind else [])
     with failures(as_json=as_json):
         if dry_run:
-            steps, total = legacy_repair.preview_repair(choice, limit=_MOST_PREVIEWED)
-            counts = {"differences": total}
+            preview = legacy_repair.preview_repair(choice, limit=_MOST_PREVIEWED)
+            steps = list(preview.steps)
+            counts = {"differences": preview.total}
         else:
             report = _in_turn(lambda: legacy_repair.repair(choice))
             steps = list(report.steps)

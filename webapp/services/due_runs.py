@@ -1,5 +1,6 @@
 """Which runs are due by themselves: an import when a source changed, a check at its interval, the
-mirror when something waits to be written back.
+mirror when something waits to be written back, and where the settings say so a repair of what a
+check found.
 
 Any number of workers may ask at the same time: `runs.start` lets one run of a kind exist.
 """
@@ -12,7 +13,14 @@ from webapp.clock import now
 from webapp.config import current_settings
 from webapp.db import db
 from webapp.models import Run
-from webapp.services import legacy_mirror, legacy_mode, legacy_outbox, legacy_sources, runs
+from webapp.services import (
+    legacy_mirror,
+    legacy_mode,
+    legacy_outbox,
+    legacy_sources,
+    repair_policy,
+    runs,
+)
 from webapp.services.legacy_sources import UNREADABLE
 
 _RETRY_PAUSES = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30))
@@ -37,6 +45,8 @@ def start_due_runs() -> None:
         runs.start(runs.LEGACY_IMPORT, source=state)
     elif _check_is_due(timedelta(minutes=settings.consistency_interval_minutes)):
         runs.start(runs.CONSISTENCY_CHECK)
+    elif settings.legacy_repair == "import" and state != UNREADABLE and not _is_undone(state):
+        repair_policy.start_due_repair()
 
 
 def _mirror_is_due(state: str) -> bool:
@@ -62,8 +72,8 @@ def _import_is_due(state: str) -> bool:
     if last.finished_at is None or runs.unfinished(runs.LEGACY_UNDO):
         return False
     ends = _ends(runs.LEGACY_IMPORT, state)
-    if "finished" in ends or (state != UNREADABLE and _ends(runs.LEGACY_UNDO, state)):
-        return False  # what somebody has taken back is imported again when they say so
+    if "finished" in ends or (state != UNREADABLE and _is_undone(state)):
+        return False
     if last.status == "failed" and last.source == state:
         pause = _RETRY_PAUSES[min(len(ends), len(_RETRY_PAUSES)) - 1]
     elif last.status == "failed":
@@ -72,6 +82,11 @@ def _import_is_due(state: str) -> bool:
         took = last.finished_at - (last.started_at or last.created_at)
         pause = min(max(took, _AFTER_SUCCESS), _LONGEST_PAUSE)
     return last.finished_at + pause <= now()
+
+
+def _is_undone(state: str) -> bool:
+    """Whether somebody has taken this state of the files back: it comes again when they say so."""
+    return bool(_ends(runs.LEGACY_UNDO, state))
 
 
 def _ends(kind: str, state: str) -> list[str]:

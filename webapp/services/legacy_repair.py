@@ -5,22 +5,24 @@ cannot be settled stays open with the reason. What becomes of each kind is in re
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from webapp.clock import now
 from webapp.db import db, lock, transaction
 from webapp.models import Discrepancy, Run
 from webapp.services import audit, runs
+from webapp.services.discrepancies import Selection
 from webapp.services.errors import ServiceError
 from webapp.services.legacy_migration import configured_folder, open_files
 from webapp.services.repair_acts import Case, Winner, load_cases
 from webapp.services.runs import Lease
 
 BATCH: Final = 200
+MOST_PREVIEWED: Final = 100
 _MOST_LISTED: Final = 1000
 
 
@@ -40,37 +42,44 @@ class RepairUnderWay(ServiceError):
 class Choice:
     """Which open differences are meant: those of `ids`, or all that fit the filters.
 
-    `up_to` is the newest that was there when somebody chose; what came later is not meant.
+    `username` is a whole name and `username_part` anything in one, both in upper or lower case.
+    Ids count up: what is not newer than `newer_than` is not meant, nor what came after `up_to`, the
+    newest that was there when somebody chose. `after_check` is the check that a repair followed by
+    itself; such a one brings nothing back that was deleted here.
     """
 
     winner: Winner
     ids: Sequence[int] | None = None
-    kind: str | None = None
+    kinds: Sequence[str] = ()
     username: str | None = None
+    username_part: str = ""
+    newer_than: int = 0
     up_to: int | None = None
+    after_check: int | None = None
+
+    @property
+    def is_automatic(self) -> bool:
+        return self.after_check is not None
 
     def query(self) -> Select[Discrepancy]:
-        """Return the differences that are meant, by account."""
-        chosen: list[ColumnElement[bool]] = [Discrepancy.closed_at.is_(None)]
+        """Return the differences that are meant, in the order in which they were found."""
+        chosen = Selection(username=self.username_part).conditions()
         if self.ids is not None:
             chosen.append(Discrepancy.id.in_(self.ids))
-        if self.kind:
-            chosen.append(Discrepancy.kind == self.kind)
+        if self.kinds:
+            chosen.append(Discrepancy.kind.in_(self.kinds))
         if self.username:
             chosen.append(func.lower(Discrepancy.username) == self.username.lower())
+        if self.newer_than:
+            chosen.append(Discrepancy.id > self.newer_than)
         if self.up_to is not None:
             chosen.append(Discrepancy.id <= self.up_to)
         return select(Discrepancy).where(*chosen).order_by(Discrepancy.id)
 
     def as_arguments(self) -> dict[str, Any]:
         """Return it as a run stores it."""
-        return {
-            "winner": self.winner,
-            "ids": None if self.ids is None else list(self.ids),
-            "kind": self.kind,
-            "username": self.username,
-            "up_to": self.up_to,
-        }
+        ids = None if self.ids is None else list(self.ids)
+        return asdict(self) | {"ids": ids, "kinds": list(self.kinds)}
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,18 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What a repair would do with the first of the differences, of `total` that are meant.
+
+    `up_to` is the newest of them: with it in the Choice, a repair means no others.
+    """
+
+    steps: Sequence[Step]
+    total: int
+    up_to: int
+
+
+@dataclass(frozen=True)
 class RepairReport:
     """`repaired` differences were settled, `gone` ones had settled themselves, the rest is `left`.
 
@@ -98,23 +119,29 @@ class RepairReport:
     steps: Sequence[Step]
 
 
-def preview_repair(choice: Choice, limit: int = 100) -> tuple[list[Step], int]:
-    """Return what a repair would do with the first `limit` differences, and how many are meant.
+def preview_repair(choice: Choice, limit: int = MOST_PREVIEWED) -> Preview:
+    """Return what a repair would do with the first `limit` differences.
 
-    Writes nothing. Raises NothingChosen, LegacyFilesUnreadable.
+    Writes nothing. Raises NothingChosen, LegacyNotConfigured, LegacyFilesUnreadable.
     """
-    total = db.session.scalar(select(func.count()).select_from(choice.query().subquery())) or 0
-    rows = db.session.scalars(choice.query().limit(limit)).all()
-    if not rows:
+    folder = configured_folder()
+    meant = choice.query().subquery()
+    total, newest = db.session.execute(select(func.count(), func.max(meant.c.id))).one()
+    if not total:
         raise NothingChosen
-    with open_files(configured_folder(), lambda: None) as snapshot:
-        steps = [_step(case, choice.winner) for case in load_cases(rows, snapshot, db.session())]
+    rows = db.session.scalars(replace(choice, up_to=newest).query().limit(limit)).all()
+    with open_files(folder, lambda: None) as snapshot:
+        steps = [_step(case, choice) for case in load_cases(rows, snapshot, db.session())]
     db.session.rollback()
-    return steps, total
+    return Preview(steps, total, newest)
 
 
 def request_repair(choice: Choice, *, requested_by_id: int | None = None) -> Run:
-    """Have the worker do a repair; return its run. Raises NothingChosen, RepairUnderWay."""
+    """Have the worker do a repair; return its run.
+
+    Raises NothingChosen, RepairUnderWay, LegacyNotConfigured.
+    """
+    configured_folder()
     arguments = choice.as_arguments() | {"up_to": _newest(choice)}
     run = runs.start(runs.LEGACY_REPAIR, arguments=arguments, requested_by_id=requested_by_id)
     if run.arguments != arguments:
@@ -153,8 +180,11 @@ def _repair(lease: Lease) -> RepairReport:
     choice = Choice(**lease.arguments)
     counts = {name: lease.counts.get(name, 0) for name in ("repaired", "gone", "left")}
     left = [Step(**step) for step in lease.report.get("steps", ())]
+    total, done, last = lease.total, lease.cursor, int(lease.report.get("position", 0))
+    if total is None:
+        total = db.session.scalar(select(func.count()).select_from(choice.query().subquery()))
+        db.session.rollback()
     with open_files(configured_folder(), lease.renew) as snapshot:
-        last = lease.cursor
         while True:
             lease.renew()
             with transaction() as session:
@@ -164,22 +194,23 @@ def _repair(lease: Lease) -> RepairReport:
                 if not rows:
                     break
                 for case in load_cases(rows, snapshot, session, for_update=True):
-                    outcome, reason = _settle(case, choice.winner, session, lease.run_id)
+                    outcome, reason = _settle(case, choice, session, lease.run_id)
                     counts[outcome] += 1
                     if reason:
                         left.append(_left(case, reason))
-                last = rows[-1].id
-                report = {"steps": [asdict(step) for step in left[:_MOST_LISTED]]}
-                lease.checkpoint(session, cursor=last, counts=counts, report=report)
+                done, last = done + len(rows), rows[-1].id
+                steps = [asdict(step) for step in left[:_MOST_LISTED]]
+                report = {"steps": steps, "position": last}
+                lease.checkpoint(session, cursor=done, total=total, counts=counts, report=report)
     runs.finish(lease, counts=counts)
     return RepairReport(**counts, steps=left)
 
 
-def _settle(case: Case, winner: Winner, session: Session, run_id: int) -> tuple[str, str]:
+def _settle(case: Case, choice: Choice, session: Session, run_id: int) -> tuple[str, str]:
     """Settle one difference; return whether it was `repaired`, `gone` or `left`, and why left."""
     outcome = "gone"
     if not case.is_gone:
-        act = case.act(winner)
+        act = case.act(choice.winner, is_automatic=choice.is_automatic)
         if act.why_not:
             return "left", act.why_not
         try:
@@ -192,7 +223,7 @@ def _settle(case: Case, winner: Winner, session: Session, run_id: int) -> tuple[
             subject_id=case.stored.id if case.stored else None,
             kind=case.row.kind,
             name=case.row.key_name or None,
-            winner=winner,
+            winner=choice.winner,
         )
         outcome = "repaired"
     session.execute(
@@ -206,11 +237,11 @@ def _left(case: Case, reason: str) -> Step:
     return Step(row.id, row.kind, row.username, row.key_name, reason, False)
 
 
-def _step(case: Case, winner: Winner) -> Step:
+def _step(case: Case, choice: Choice) -> Step:
     row = case.row
     if case.is_gone:
         return Step(row.id, row.kind, row.username, row.key_name, "is settled already", True)
-    act = case.act(winner)
+    act = case.act(choice.winner, is_automatic=choice.is_automatic)
     if act.why_not:
         return _left(case, act.why_not)
     return Step(row.id, row.kind, row.username, row.key_name, act.says, True)

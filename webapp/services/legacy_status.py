@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import URL
 
 from webapp.clock import now
-from webapp.config import LegacyMode, Settings, current_settings
+from webapp.config import LegacyMode, LegacyRepair, Settings, current_settings
 from webapp.db import db
 from webapp.legacy import files
 from webapp.legacy.files import LegacyUnreadable
@@ -100,6 +100,7 @@ class Status:
 
     mode: LegacyMode
     cut_over_at: datetime | None
+    repair: LegacyRepair
     folder: Path | None
     sources: Sequence[Source]
     problems: Sequence[tuple[str, str]]
@@ -116,6 +117,7 @@ def status() -> Status:
     return Status(
         mode="off" if cut_over_at else settings.legacy_mode,
         cut_over_at=cut_over_at,
+        repair=settings.legacy_repair,
         folder=settings.legacy_dir,
         sources=_sources(settings),
         problems=standing_problems(settings),

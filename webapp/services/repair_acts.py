@@ -45,6 +45,7 @@ _NOT_MIRRORED: Final = (
 _STRANGER: Final = (
     "somebody signed up under this name here, who may be another person than that of the files"
 )
+_DELETED_HERE: Final = "it was deleted here, and does not come back unless somebody asks for it"
 _NEVER: Final = {
     Kind.DUPLICATE_USERNAME: "two records of one name: rename one of them in users.json",
     Kind.REJECTED_RECORD: "the record cannot be read: mend it in users.json; the import says why",
@@ -80,8 +81,8 @@ class Case:
         mine = Difference(kind, self.legacy.username, self.row.key_name)
         return mine not in now_differs
 
-    def act(self, winner: Winner) -> Act:
-        """Return what would settle it."""
+    def act(self, winner: Winner, *, is_automatic: bool = False) -> Act:
+        """Return what would settle it; where nobody asked, nothing that was deleted comes back."""
         kind = Kind(self.row.kind)
         if kind in _NEVER:
             return Act(why_not=_NEVER[kind])
@@ -89,6 +90,8 @@ class Case:
             return Act(why_not=_NEVER[Kind.REJECTED_RECORD])
         if self.legacy and legacy_accounts.is_stranger(self.legacy, self.stored):
             return Act(why_not=_STRANGER)
+        if is_automatic and self.stored and self.row.key_name in self.stored.keys:
+            return Act(why_not=_DELETED_HERE)
         return self._database_wins(kind) if winner == "database" else self._legacy_wins(kind)
 
     def _of_the_whole_account(self) -> Sequence[Kind]:
