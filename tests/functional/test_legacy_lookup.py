@@ -367,3 +367,29 @@ def test_after_the_import_the_old_password_works_and_its_digest_does_not(app: Fl
         user = db.session.scalars(select(User).where(User.username == "Ann")).one()
         assert (user.password_hash or "").startswith("$argon2id$")
         assert user.imported_digest is None
+
+
+def test_a_signup_reads_no_file_whose_every_record_was_imported(
+    app: Flask, folder: LegacyFolder, reads: list[str]
+) -> None:
+    def sign_up(username: str) -> int:
+        form = {
+            "name": "X",
+            "username": username,
+            "password": NEW_PASSWORD,
+            "confirm": NEW_PASSWORD,
+        }
+        return browser(app).post_form("/signup", form).status_code
+
+    folder.users({"Ann": record(), "bob": record()})
+    with app.app_context():
+        migrate_api_keys_from_json_to_db()
+    assert sign_up("zoe") == 303
+    assert sign_up("ANN") == 422
+    assert reads == []
+    folder.users({"Ann": record(), "bob": record(), "broken": record(password_hash="?")})
+    with app.app_context():
+        migrate_api_keys_from_json_to_db()
+    assert sign_up("Broken") == 422
+    assert sign_up("zia") == 303
+    assert len(reads) == 1

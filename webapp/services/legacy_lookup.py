@@ -6,7 +6,7 @@ process reads the files once for each state of them, and finds single accounts i
 
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,7 +20,8 @@ from webapp.db import db, transaction
 from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.records import LegacyUser
 from webapp.legacy.users_json import Snapshot
-from webapp.models import Run
+from webapp.models import Run, User
+from webapp.models.users import fold
 from webapp.services import legacy_accounts, legacy_mode, legacy_sources, runs
 from webapp.services.errors import ServiceError
 from webapp.services.key_payload import Payload
@@ -91,13 +92,17 @@ def username_in_legacy(username: str) -> bool:
     """Whether the files hold this username, ignoring case, be it in a record that was rejected.
 
     Asked at signup, where a wrong no would hand somebody's keys to a stranger: the files are looked
-    into as they are now. Raises NamesUnknown when they cannot be read.
+    into as they are now, unless an import of just this state brought all of them, which a huge file
+    is glad of. Raises NamesUnknown when they cannot be read.
     """
     settings = current_settings()
     if not legacy_mode.is_on():
         return False
     try:
-        with _index(settings, _state(settings, fresh=True), fresh=True) as snapshot:
+        state = _state(settings, fresh=True)
+        if _everybody_is_here(state):
+            return _is_here(username)
+        with _index(settings, state, fresh=True) as snapshot:
             return username in snapshot
     except LegacyUnreadable as error:
         raise NamesUnknown from error
@@ -139,16 +144,35 @@ def _was_imported(state: str) -> bool:
     cache = _cache()
     recently = time.monotonic() < cache.asked_at + _ASKED_EVERY_SECONDS
     if cache.state != state or not recently:
-        undone = select(func.coalesce(func.max(Run.id), 0)).where(Run.kind == runs.LEGACY_UNDO)
-        imported = exists().where(
+        cache.was_imported = _import_of(state) is not None
+        cache.state, cache.asked_at = state, time.monotonic()
+    return cache.was_imported
+
+
+def _everybody_is_here(state: str) -> bool:
+    """Whether an import brought every single record of this state of the files."""
+    counts = _import_of(state)
+    return counts is not None and counts.get("records_rejected") == 0
+
+
+def _import_of(state: str) -> Mapping[str, int] | None:
+    """Return the counts of the import of this state, if there was one and it still counts."""
+    undone = select(func.coalesce(func.max(Run.id), 0)).where(Run.kind == runs.LEGACY_UNDO)
+    return db.session.scalar(
+        select(Run.counts)
+        .where(
             Run.kind == runs.LEGACY_IMPORT,
             Run.status == "finished",
             Run.source == state,
             Run.id > undone.scalar_subquery(),
         )
-        cache.was_imported = bool(db.session.scalar(select(imported)))
-        cache.state, cache.asked_at = state, time.monotonic()
-    return cache.was_imported
+        .order_by(Run.id.desc())
+        .limit(1)
+    )
+
+
+def _is_here(username: str) -> bool:
+    return bool(db.session.scalar(select(exists().where(User.username_folded == fold(username)))))
 
 
 @dataclass
