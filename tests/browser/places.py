@@ -118,6 +118,27 @@ def _search(part: str) -> Act:
     return act
 
 
+def _preview(side: str) -> Act:
+    """Have a repair of all that match previewed."""
+
+    def act(page: Page) -> None:
+        page.locator("[name=all]").check()
+        page.locator(side).click()
+        page.wait_for_url("**/repair/preview?*")
+
+    return act
+
+
+def _confirm(page: Page) -> None:
+    """Confirm a repair long after signing in."""
+    _preview(_FILES)(page)
+    page.locator(".repair-choice button[type=submit]").click()
+    page.locator(".reauthenticate").wait_for()
+
+
+_DRIFT = "differing"
+_LATE = f"settled {ADMIN}"
+_FILES, _OURS = "[name=winner][value=legacy]", "[name=winner][value=database]"
 _DIFFERENCES = "#differences"
 _ROWS = "main > :not(.stack), thead, tr:nth-child(-n + 5), .pagination"
 _WRONG = "[aria-invalid=true]"
@@ -263,7 +284,14 @@ _ADMIN = [
     Place("differences second page", "/admin/legacy", ADMIN, _turn_page, _DIFFERENCES),
     Place("differences searched", "/admin/legacy", ADMIN, _search("MEMBER_0000"), _DIFFERENCES),
     Place("differences not found", "/admin/legacy", ADMIN, _search("zz"), _DIFFERENCES),
-    Place("differences to repair", "/repairable", ADMIN, click("[name=all]"), _DIFFERENCES),
+    Place("differences to repair", "/admin/legacy", ADMIN, click("[name=all]"), _DIFFERENCES),
+    Place("repair of nothing", "/admin/legacy", ADMIN, click(_FILES, then=_WRONG), _DIFFERENCES),
+    Place("repair previewed", "/admin/legacy?username=_", ADMIN, _preview(_FILES), site=_DRIFT),
+    Place("repair impossible", "/admin/legacy?username=_", ADMIN, _preview(_OURS), site=_DRIFT),
+    Place("repair of many", "/admin/legacy", ADMIN, _preview(_FILES), _ROWS, site=_DRIFT),
+    Place("repair needs the password", "/admin/legacy", _LATE, _confirm, _ROWS, site=_DRIFT),
+    Place("repair done", "/admin/runs/3", ADMIN, site=_DRIFT),
+    Place("repair by itself", "/admin/runs/4", ADMIN, site=_DRIFT),
     Place("course as a table", "/admin/legacy", ADMIN, click(".more > summary >> nth=-1"), "main"),
     Place("earlier application mirrored", "/admin/legacy", ADMIN, site="mirrored"),
     Place("earlier application not looked at", "/admin/legacy", ADMIN, site="fresh"),

@@ -12,7 +12,10 @@ from webapp.db import transaction
 from webapp.models import ApiKey, ApiKeyVersion, Discrepancy, OutboxEntry, Run, User
 from webapp.models.users import fold
 from webapp.services import runs
+from webapp.services.consistency import check_consistency
 from webapp.services.keys import delete_user_api_key, save_user_api_key
+from webapp.services.legacy_migration import migrate_api_keys_from_json_to_db
+from webapp.services.legacy_repair import Choice, repair
 
 __all__ = ["PASSWORD"]
 
@@ -169,6 +172,36 @@ def _earlier_checks() -> list[Run]:
         for days in range(1, 21)
         for found in [60 + days * days + 40 * (days % 3)]
     ]
+
+
+def differ(app: Flask, legacy: LegacyFolder) -> None:
+    """Let both sides differ in every way, and a check and two repairs have been there."""
+
+    def write(role: str, **changed: str) -> None:
+        names, made_up = ("chen_li", IMPORTED, "dora_k", "emre_y"), legacy.token("made up")
+        keys = {name: {"openai": made_up, "slack": made_up} for name in names}
+        keys["chen_li"] |= {key: legacy.token(value) for key, value in changed.items()}
+        users = {name: record(api_keys=keys[name], role=role) for name in names}
+        more = {f"new_{number}": record(api_keys=keys["emre_y"]) for number in range(2)}
+        legacy.users(users | (more if changed else {}))
+
+    write("user")
+    with app.app_context():
+        migrate_api_keys_from_json_to_db()
+        save_user_api_key("chen_li", "openai", "a value of the database")
+        save_user_api_key("chen_li", LONG_WORD, "only in the database")
+        delete_user_api_key("dora_k", "slack")
+        write("admin", openai="a value of the files", google="only in the files")
+        check_consistency()
+        repair(Choice(winner="legacy", kinds=["only_in_database", "role_differs"]))
+        check = runs.latest(runs.CONSISTENCY_CHECK)
+        assert check
+        repair(Choice(winner="legacy", username="dora_k", after_check=check.id))
+        with transaction() as session:
+            seen = {"first_run_id": check.id, "last_run_id": check.id}
+            for number in range(150):
+                name = f"record{number:03}"
+                session.add(Discrepancy(kind="rejected_record", username=name, **seen))
 
 
 def leave_waiting(app: Flask, legacy: LegacyFolder) -> None:

@@ -23,14 +23,14 @@ from webapp.config import Settings
 from webapp.db import transaction
 from webapp.forms.login import LoginForm
 from webapp.models import LoginSession, Run
-from webapp.services import discrepancies, legacy_status, runs
-from webapp.services.discrepancies import Selection
+from webapp.services import runs
 from webapp.services.setup import setup_token
 from webapp.web.gate import public
 
 _CLOSED = {"SIGNUP": "closed", "REQUIRE_TWO_FACTOR": "everyone", "LOGIN_ATTEMPT_LIMIT": "1"}
 _OVER = {"LEGACY_MODE": "off"}
 _WITH_PREDECESSOR = {"populated", "fresh", "agreeing", "doubtful", "mirrored", "over", "checking"}
+_WITH_PREDECESSOR |= {"differing"}
 _NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 
 
@@ -40,8 +40,9 @@ class Sites:
     populated: everything there is. closed: a strict one. empty: without an account. alone: with one
     and no predecessor. fresh, agreeing, doubtful: with a predecessor, before the first check, after
     one that found nothing, after one that failed. mirrored: with changes on their way to its files,
-    one of which is missing. over: with a predecessor that is not used any more. checking: for a
-    test that changes it. broken: without its database.
+    one of which is missing. differing: with every kind of difference, some of them repaired. over:
+    with a predecessor that is not used any more. checking: for a test that changes it. broken:
+    without its database.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Sites:
 
 
 def _add_pages(app: Flask) -> None:
-    """Add what no installation has: a page that fails, every component, and a form to come."""
+    """Add what no installation has: a page that fails, and one with every component."""
 
     def fault() -> Response:
         raise RuntimeError("a fault of the tests")
@@ -132,16 +133,7 @@ def _add_pages(app: Flask) -> None:
             render_template("components/gallery.html", form=LoginForm(None), now=now())
         )
 
-    def repairable() -> Response:
-        status, found = legacy_status.status(), discrepancies.find(Selection())
-        return make_response(
-            render_template(
-                "legacy/page.html", status=status, found=found, pages={}, repair="/fault"
-            )
-        )
-
     app.add_url_rule("/fault", view_func=public(fault))
-    app.add_url_rule("/repairable", view_func=public(repairable))
     app.add_url_rule("/components", view_func=public(components))
 
 
@@ -154,6 +146,8 @@ def _fill(name: str, app: Flask, legacy: LegacyFolder) -> None:
         add_person(app, ADMIN, is_admin=True)
     if name == "mirrored":
         population.leave_waiting(app, legacy)
+    if name == "differing":
+        population.differ(app, legacy)
     status = {"agreeing": "finished", "doubtful": "failed"}.get(name)
     if status:
         error = "The database refused (OperationalError); see the log."

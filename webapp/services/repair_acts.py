@@ -163,8 +163,15 @@ class Case:
                 "take the second factor of two_fa.json, and end all sessions", self._take_factor
             ),
         }
-        keeps = "take the value of the files as a new version; the one stored here is kept"
-        return acts.get(kind, Act(keeps, self._take_key))
+        return acts.get(kind) or Act(self._key_taken(), self._take_key)
+
+    def _key_taken(self) -> str:
+        stored = self._account.keys.get(self.row.key_name)
+        if stored is None:
+            return "import the key"
+        if stored.is_deleted:
+            return "bring the key back out of the trash here, with the value of the files"
+        return "take the value of the files as a new version; the one stored here is kept"
 
     def _import_account(self, session: Session, run_id: int) -> None:
         legacy_accounts.write(session, [self._legacy_user], run_id=run_id)
