@@ -44,6 +44,8 @@ ROUTES = {
     ("GET", "/admin/consistency"): ADMIN,
     ("POST", "/admin/runs/<int:run_id>/undo"): ADMIN,
     ("GET", "/admin/legacy"): ADMIN,
+    ("GET", "/admin/legacy/cutover"): ADMIN,
+    ("POST", "/admin/legacy/cutover"): ADMIN,
     ("POST", "/admin/import"): ADMIN,
     ("POST", "/admin/check"): ADMIN,
 }

@@ -15,7 +15,8 @@ _NEVER_MEANT = re.compile("[\0\N{REPLACEMENT CHARACTER}]")
 class StrictForm(FlaskForm):
     """A form in which each field is given at most once, as UTF-8 text without a NUL character.
 
-    It is filled from what a browser posted; Flask-WTF by itself would also take a JSON body.
+    A field that `takes_many` may be given more often. The form is filled from what a browser
+    posted; Flask-WTF by itself would also take a JSON body.
     """
 
     def __init__(self, formdata: MultiDict[str, str] | None) -> None:
@@ -53,7 +54,7 @@ class EqualToPassword:
 
 
 def _problem(field: Any) -> str | None:
-    if len(field.raw_data or ()) > 1:
+    if len(field.raw_data or ()) > 1 and not getattr(field, "takes_many", False):
         return "This was given more than once."
     if isinstance(field.data, str) and _NEVER_MEANT.search(field.data):
         return "This holds a character that is not allowed."
