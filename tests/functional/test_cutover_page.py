@@ -202,6 +202,7 @@ def test_it_is_asked_for_with_what_is_accepted(app: Flask, admin: Visitor) -> No
     assert [event.detail for event in events(app, "legacy.cutover_requested")] == [{"run": run.id}]
     page = admin.get(PATH).text
     assert "A cut-over is under way" in page
+    assert "Differences that it accepts: key differs, role differs." in page
     assert f'id="run-{run.id}"' in page
     assert 'name="stopped"' not in page
 
