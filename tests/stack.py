@@ -82,7 +82,7 @@ class Stack:
 
         Its passwords are cheap and it does not know of the predecessor's files.
         """
-        settings = Settings.from_environ({**self.environ, "LEGACY_DIR": ""})
+        settings = Settings.from_environ({**self.environ, "LEGACY_DIR": "", "LEGACY_MODE": ""})
         return create_app(replace(settings, password_cost=CHEAP_PASSWORDS))
 
     def start_web(self) -> Self:

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from webapp.cli.legacy import legacy
+from webapp.legacy.compare import Kind
 from webapp.providers import PROVIDERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +40,14 @@ def test_the_readme_names_no_setting_that_there_is_not() -> None:
 def test_the_example_sets_what_the_readme_explains() -> None:
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     assert set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)) <= _documented()
+
+
+def test_the_bridge_explains_every_difference_and_its_repair_and_every_command() -> None:
+    bridge = (ROOT / "docs" / "bridge.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in bridge.splitlines() if line.startswith("| `")]
+    explained = [name for cell in rows for name in re.findall(r"`([a-z_]+)`", cell)]
+    assert [kind for kind in Kind if explained.count(kind) != 2] == []
+    assert [name for name in legacy.commands if f"flask legacy {name}" not in bridge] == []
 
 
 def test_every_decision_is_in_the_index() -> None:

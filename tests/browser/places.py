@@ -139,6 +139,14 @@ def _confirm(page: Page) -> None:
 _DRIFT = "differing"
 _LATE = f"settled {ADMIN}"
 _FILES, _OURS = "[name=winner][value=legacy]", "[name=winner][value=database]"
+
+
+def _cut_over_unticked(page: Page) -> None:
+    page.locator("[name=accept]").first.check()
+    page.get_by_role("button", name="Cut over").click()
+    page.locator("#stopped-error").wait_for()
+
+
 _DIFFERENCES = "#differences"
 _ROWS = "main > :not(.stack), thead, tr:nth-child(-n + 5), .pagination"
 _WRONG = "[aria-invalid=true]"
@@ -300,6 +308,18 @@ _ADMIN = [
     Place("earlier application over", "/admin/legacy", ADMIN, site="over"),
     Place("earlier application none", "/admin/legacy", ADMIN, site="alone"),
 ]
+_CUTOVER = [
+    Place("cut-over", "/admin/legacy/cutover", ADMIN),
+    Place("cut-over refused", "/admin/legacy/cutover", f"asking {ADMIN}", _cut_over_unticked),
+    Place("cut-over clear", "/admin/legacy/cutover", ADMIN, site="agreeing"),
+    Place("cut-over after a failed check", "/admin/legacy/cutover", ADMIN, site="doubtful"),
+    Place("cut-over while changes wait", "/admin/legacy/cutover", ADMIN, site="mirrored"),
+    Place("cut-over under way", "/admin/legacy/cutover", ADMIN, site="ending"),
+    Place("cut-over done", "/admin/legacy/cutover", ADMIN, site="ended"),
+    Place("cut-over as a run", "/admin/runs/1", ADMIN, site="ended"),
+    Place("earlier application cut over", "/admin/legacy", ADMIN, site="ended"),
+    Place("cut-over of nothing", "/admin/legacy/cutover", ADMIN, site="alone"),
+]
 _ERRORS = [
     Place("not found", "/nowhere", MEMBER, status=404),
     Place("forbidden", "/admin", MEMBER, status=403),
@@ -309,4 +329,4 @@ _ERRORS = [
     Place("database unavailable", "/keys", MEMBER, site="broken", status=503, noisy=True),
     Place("components", "/components"),
 ]
-PLACES = [*_ENTRANCE, *_ACCOUNT, *_KEYS, *_ADMIN, *_ERRORS]
+PLACES = [*_ENTRANCE, *_ACCOUNT, *_KEYS, *_ADMIN, *_CUTOVER, *_ERRORS]

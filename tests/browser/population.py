@@ -11,7 +11,7 @@ from webapp.clock import now
 from webapp.db import transaction
 from webapp.models import ApiKey, ApiKeyVersion, Discrepancy, OutboxEntry, Run, User
 from webapp.models.users import fold
-from webapp.services import runs
+from webapp.services import legacy_mode, runs
 from webapp.services.consistency import check_consistency
 from webapp.services.keys import delete_user_api_key, save_user_api_key
 from webapp.services.legacy_migration import migrate_api_keys_from_json_to_db
@@ -217,3 +217,21 @@ def leave_waiting(app: Flask, legacy: LegacyFolder) -> None:
             entry.created_at = now() - timedelta(minutes=140)
             entry.problem = problems[number % 4]
             session.add(entry)
+
+
+def cut_over(app: Flask, legacy: LegacyFolder, *, is_done: bool) -> None:
+    """Let a cut-over be done, or be under way."""
+    sealed = {
+        "archive": "keystay-archive-20260101-120000.sealed",
+        "master_key": "production-2026",
+        "accepted": {"only_in_database": 1_204, "duplicate_username": 2, "rejected_record": 1},
+    }
+    run = Run(kind=runs.LEGACY_CUTOVER, status="running", arguments={"accept": []})
+    run.started_at, run.lease_expires_at = now(), now() + timedelta(hours=1)
+    with app.app_context(), transaction() as session:
+        if is_done:
+            run.status, run.lease_expires_at, run.finished_at = "finished", None, now()
+            run.source, run.report = legacy_mode.folder_id(legacy.path), sealed
+            run.counts = {"hashes_removed": 12_345}
+            run.requested_by_id = session.scalar(select(User.id).where(User.username == ADMIN))
+        session.add(run)

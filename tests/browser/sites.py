@@ -29,8 +29,7 @@ from webapp.web.gate import public
 
 _CLOSED = {"SIGNUP": "closed", "REQUIRE_TWO_FACTOR": "everyone", "LOGIN_ATTEMPT_LIMIT": "1"}
 _OVER = {"LEGACY_MODE": "off"}
-_WITH_PREDECESSOR = {"populated", "fresh", "agreeing", "doubtful", "mirrored", "over", "checking"}
-_WITH_PREDECESSOR |= {"differing"}
+_WITHOUT_PREDECESSOR = {"closed", "empty", "alone", "broken"}
 _NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 
 
@@ -41,8 +40,8 @@ class Sites:
     and no predecessor. fresh, agreeing, doubtful: with a predecessor, before the first check, after
     one that found nothing, after one that failed. mirrored: with changes on their way to its files,
     one of which is missing. differing: with every kind of difference, some of them repaired. over:
-    with a predecessor that is not used any more. checking: for a test that changes it. broken:
-    without its database.
+    with a predecessor that is not used any more. ending, ended: with a cut-over under way, and
+    done. checking: for a test that changes it. broken: without its database.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class Sites:
         environ = ENVIRON | {"INSTANCE_DIR": str(folder), "DATABASE_URL": _NOWHERE}
         if name != "broken":
             environ["DATABASE_URL"] = self._make_database(folder)
-        if name in _WITH_PREDECESSOR:
+        if name not in _WITHOUT_PREDECESSOR:
             environ["LEGACY_DIR"] = str(legacy.path)
         if name in {"populated", "alone"}:
             environ["REDIS_URL"] = self._redis_url
@@ -148,6 +147,8 @@ def _fill(name: str, app: Flask, legacy: LegacyFolder) -> None:
         population.leave_waiting(app, legacy)
     if name == "differing":
         population.differ(app, legacy)
+    if name in {"ending", "ended"}:
+        population.cut_over(app, legacy, is_done=name == "ended")
     status = {"agreeing": "finished", "doubtful": "failed"}.get(name)
     if status:
         error = "The database refused (OperationalError); see the log."

@@ -47,6 +47,8 @@ ROUTES = {
     ("POST", "/admin/legacy/repair/preview"): ADMIN,
     ("GET", "/admin/legacy/repair/preview"): ADMIN,
     ("POST", "/admin/legacy/repair"): ADMIN,
+    ("GET", "/admin/legacy/cutover"): ADMIN,
+    ("POST", "/admin/legacy/cutover"): ADMIN,
     ("POST", "/admin/import"): ADMIN,
     ("POST", "/admin/check"): ADMIN,
 }

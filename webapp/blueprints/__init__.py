@@ -5,6 +5,7 @@ from flask import Flask
 from webapp.blueprints import (
     accounts,
     admin,
+    cutover,
     health,
     home,
     keys,
@@ -15,7 +16,7 @@ from webapp.blueprints import (
     totp,
 )
 
-_ALL = (home, login, signup, setup, accounts, totp, keys, admin, legacy, health)
+_ALL = (home, login, signup, setup, accounts, totp, keys, admin, legacy, cutover, health)
 
 
 def init_app(app: Flask) -> None:

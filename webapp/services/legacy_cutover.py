@@ -67,6 +67,15 @@ class ChangesWait(ServiceError):
     )
 
 
+class CutoverUnderWay(ServiceError):
+    """Another one waits or works, which accepts other differences; one at a time."""
+
+    message = (
+        "Another cut-over is under way, and it accepts other differences than these. Wait until it"
+        " has ended."
+    )
+
+
 class ArchiveDoesNotOpen(ServiceError):
     """The archive cannot be opened; the message says why."""
 
@@ -81,25 +90,30 @@ class CutoverReport:
 
 
 def request_cutover(accept: Sequence[str] = (), *, requested_by_id: int | None = None) -> Run:
-    """Have the worker cut over; return its run. Raises LegacyNotConfigured."""
+    """Have the worker cut over; return its run. Raises LegacyNotConfigured, CutoverUnderWay."""
     configured_folder()
-    return runs.start(
-        runs.LEGACY_CUTOVER,
-        arguments={"accept": sorted(accept)},
-        requested_by_id=requested_by_id,
-    )
+    arguments = _arguments(accept)
+    with transaction():
+        run = runs.start(runs.LEGACY_CUTOVER, arguments=arguments, requested_by_id=requested_by_id)
+        if run.arguments != arguments:
+            raise CutoverUnderWay
+        return run
 
 
 def cut_over(accept: Sequence[str] = ()) -> CutoverReport:
     """Cut over in the foreground: the predecessor must be stopped by now.
 
     `accept` names the kinds of differences that may stay. Raises SidesDiffer, ChangesWait,
-    LegacyFilesUnreadable, LegacyNotConfigured, and NotAvailable while a worker is at it.
+    LegacyFilesUnreadable, LegacyNotConfigured, CutoverUnderWay, and NotAvailable while a worker is
+    at it.
     """
     configured_folder()
-    with runs.working(
-        runs.begin(runs.LEGACY_CUTOVER, arguments={"accept": sorted(accept)})
-    ) as lease:
+    arguments = _arguments(accept)
+    with transaction():
+        lease = runs.begin(runs.LEGACY_CUTOVER, arguments=arguments)
+        if lease.arguments != arguments:
+            raise CutoverUnderWay
+    with runs.working(lease):
         return _cut_over(lease)
 
 
@@ -127,6 +141,10 @@ def unseal(archive: Path, folder: Path) -> list[str]:
         raise ArchiveDoesNotOpen(f"{archive} is no whole archive of a cut-over.") from error
     except OSError as error:
         raise ArchiveDoesNotOpen(f"{error.filename or archive}: {error.strerror}.") from error
+
+
+def _arguments(accept: Sequence[str]) -> dict[str, list[str]]:
+    return {"accept": sorted(set(accept))}
 
 
 def _cut_over(lease: Lease) -> CutoverReport:

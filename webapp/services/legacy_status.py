@@ -22,6 +22,7 @@ from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.rows import DATABASE
 from webapp.models import OutboxEntry, Run
 from webapp.services import legacy_mode, legacy_sources, runs
+from webapp.services.legacy_mode import CutOver
 
 MOST_CHECKS: Final = 60
 MOST_PROBLEMS: Final = 10
@@ -107,6 +108,7 @@ class Status:
     last_import: Run | None
     checks: Sequence[Check]
     waiting: Waiting | None
+    cut_over: CutOver | None
 
 
 def status() -> Status:
@@ -124,6 +126,7 @@ def status() -> Status:
         last_import=runs.latest(runs.LEGACY_IMPORT),
         checks=finished_checks(),
         waiting=waiting if waiting.count or legacy_mode.is_mirrored() else None,
+        cut_over=legacy_mode.cut_over(),
     )
 
 
