@@ -165,6 +165,22 @@ def test_what_an_old_copy_left_of_an_account_does_not_keep_an_act_back(
     assert check_consistency().items == []
 
 
+def test_changes_of_one_key_that_lie_far_apart_are_settled_together(
+    folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(legacy_mirror, "BATCH", 1)
+    old = (folder.path / "users.json").read_bytes()
+    for value in ("of ours", "newer", "newest"):
+        save_user_api_key("ann", "openai", value)
+    mirror()
+    folder.raw(old)
+    report = check_consistency()
+    assert (report.items, report.pending) == ([], 1)
+    mirror()
+    assert check_consistency().items == []
+    assert get_user_api_keys("ann")["openai"] == "newest"
+
+
 def test_what_is_written_beside_a_replacement_is_imported(
     folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

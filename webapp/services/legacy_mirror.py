@@ -32,7 +32,7 @@ from webapp.services.runs import Lease
 from webapp.services.vault import Locked, Vault
 
 BATCH: Final = 500
-"""Notes settled together."""
+"""Notes settled together, and what else waits of the same accounts."""
 _WATCHED_FOR: Final = timedelta(hours=1)
 """How long a run looks after what earlier ones wrote; after that the consistency check does."""
 _MOST_WATCHED: Final = 2000
@@ -84,11 +84,17 @@ def revert_is_possible(state: str) -> bool:
 
 
 def _waiting_notes() -> Sequence[Row[*tuple[Any, ...]]]:
+    """Return the oldest notes, and all others of the same accounts.
+
+    What is settled of an account is all that waits: else a later note of the same field would find
+    what the first has written, and a rewrite of an old copy would not be told from that.
+    """
+    waits = OutboxEntry.applied_at.is_(None)
+    oldest = select(OutboxEntry.user_id).where(waits).order_by(OutboxEntry.id).limit(BATCH)
     rows = db.session.execute(
         select(OutboxEntry.id, OutboxEntry.user_id, OutboxEntry.field, OutboxEntry.key_name)
-        .where(OutboxEntry.applied_at.is_(None))
+        .where(waits, OutboxEntry.user_id.in_(select(oldest.subquery().c.user_id)))
         .order_by(OutboxEntry.id)
-        .limit(BATCH)
     ).all()
     db.session.rollback()
     return rows
