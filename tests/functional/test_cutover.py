@@ -2,7 +2,7 @@
 
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ from sqlalchemy import select
 
 from tests.conftest import MakeSettings
 from tests.legacy_folder import LegacyFolder, record, sha256_of
+from tests.people import TOTP
 from webapp import create_app
 from webapp.db import db, dispose_engines, transaction
-from webapp.legacy import replace
+from webapp.legacy import replace, retire
 from webapp.models import AuditEvent, OutboxEntry, Run, User
 from webapp.services import (
     credentials,
     legacy_archive,
+    legacy_cutover,
     legacy_lookup,
     legacy_mirror,
     legacy_mode,
@@ -227,6 +229,50 @@ def test_killed_while_the_hashes_are_taken_out_the_next_one_goes_on(
     assert b"password_hash" not in (folder.path / "users.json").read_bytes()
     (archive,) = folder.path.glob("keystay-archive*")
     unseal(archive, tmp_path / "unsealed")
+    assert contents(tmp_path / "unsealed") == before
+
+
+def test_a_write_behind_the_sealing_ends_it(
+    app: Flask, folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = retire.remove_hashes
+
+    for write in (
+        lambda: folder.second_factors({"ann": {"secret": TOTP, "enabled": True}}),
+        lambda: folder.users({"late": record(), "ann": record(), "bob": record()}),
+    ):
+
+        def remove(*arguments: Any, write: Callable[[], None] = write) -> int:
+            write()
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(retire, "remove_hashes", remove)
+            with pytest.raises(LegacyFilesUnreadable, match="after it was sealed"):
+                cut_over()
+        assert legacy_mode.is_on()
+    cut_over(["key_only_in_database", "password_differs"])
+    assert credentials.find("late") is not None
+
+
+def test_one_that_failed_behind_the_removal_is_finished_by_the_next(
+    app: Flask, folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = contents(folder.path)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(legacy_cutover, "_forget_hashes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cut_over()
+    failed = runs.latest(runs.LEGACY_CUTOVER)
+    assert failed is not None
+    assert failed.status == "failed"
+    report = cut_over()
+    assert not legacy_mode.is_on()
+    unseal(folder.path / report.archive, tmp_path / "unsealed")
     assert contents(tmp_path / "unsealed") == before
 
 

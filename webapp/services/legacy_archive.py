@@ -1,5 +1,6 @@
 """The predecessor's files in one sealed archive, written, read back, and opened again."""
 
+import hashlib
 import io
 import os
 import tarfile
@@ -18,11 +19,14 @@ _CHUNK_BYTES: Final = 1 << 20
 _PRIVATE: Final = 0o600
 
 
-def seal_files(folder: Path, archive: Path, keyring: Keyring, tick: Callable[[], None]) -> None:
+def seal_files(
+    folder: Path, archive: Path, keyring: Keyring, tick: Callable[[], None]
+) -> dict[str, str]:
     """Seal the files of `folder` into the new file `archive`, mode 0600, and read it back.
 
-    The archive appears under its name once it was opened and compared byte for byte. Raises
-    LegacyUnreadable, NotWritten. `tick` is called for each MiB.
+    Returns the SHA-256 of each file in hex, by name. The archive appears under its name once it was
+    opened and compared byte for byte. Raises LegacyUnreadable, NotWritten. `tick` is called for
+    each MiB.
     """
     aside = archive.with_name(f".{archive.name}.new")
     try:
@@ -32,9 +36,10 @@ def seal_files(folder: Path, archive: Path, keyring: Keyring, tick: Callable[[],
             file.flush()
             os.fsync(file.fileno())
             file.seek(0)
-            _compare(folder, file, keyring, tick)
+            digests = _compare(folder, file, keyring, tick)
         aside.rename(archive)
         sync_folder(folder)
+        return digests
     except OSError as error:
         raise NotWritten(archive.name, f"cannot be written: {error.strerror}") from error
     finally:
@@ -76,25 +81,35 @@ def _write(folder: Path, file: IO[bytes], keyring: Keyring, tick: Callable[[], N
                 tar.addfile(member, _Ticking(source, tick))
 
 
-def _compare(folder: Path, file: IO[bytes], keyring: Keyring, tick: Callable[[], None]) -> None:
-    """Raise NotWritten unless the archive opens and holds what the folder holds now."""
+def _compare(
+    folder: Path, file: IO[bytes], keyring: Keyring, tick: Callable[[], None]
+) -> dict[str, str]:
+    """Return the digests of the files.
+
+    Raises NotWritten unless the archive opens and holds what the folder holds now.
+    """
+    digests = {}
     expected = {path.name for path in _files(folder)}
     try:
         with _reading(file, keyring) as tar:
             for member in tar:
                 content = tar.extractfile(member)
+                digest = hashlib.sha256()
                 with (folder / member.name).open("rb") as original:
                     while chunk := original.read(_CHUNK_BYTES):
                         tick()
+                        digest.update(chunk)
                         if content is None or content.read(len(chunk)) != chunk:
                             raise LegacyUnreadable(member.name, "changed meanwhile")
                     if content is None or content.read(1):
                         raise LegacyUnreadable(member.name, "changed meanwhile")
                 expected.discard(member.name)
+                digests[member.name] = digest.hexdigest()
     except (DoesNotOpen, MissingMasterKey, tarfile.TarError) as error:
         raise NotWritten("the archive", "does not open after it was written") from error
     if expected:
         raise NotWritten("the archive", f"lacks {', '.join(sorted(expected))}")
+    return digests
 
 
 def _reading(file: IO[bytes], keyring: Keyring) -> tarfile.TarFile:

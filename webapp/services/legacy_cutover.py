@@ -150,10 +150,9 @@ def _arguments(accept: Sequence[str]) -> dict[str, list[str]]:
 def _cut_over(lease: Lease) -> CutoverReport:
     folder = configured_folder()
     try:
-        report = dict(lease.report) or _seal(lease, folder)
+        report = dict(lease.report) or _half_done(lease, folder) or _seal(lease, folder)
         with locked(folder):
-            # Not by what a first try has counted: it may have been killed behind the replacement.
-            removed = retire.remove_hashes(folder, lambda: _confirm(lease))
+            removed = retire.remove_hashes(folder, report["sealed"], lambda: _confirm(lease))
     except LegacyUnreadable as error:
         raise LegacyFilesUnreadable(f"{error}.") from error
     except Overtaken as error:
@@ -167,6 +166,20 @@ def _cut_over(lease: Lease) -> CutoverReport:
         runs.finish(lease, counts={"hashes_removed": removed}, report=report)
     legacy_mode.ask_again()
     return CutoverReport(report["archive"], removed, report["accepted"])
+
+
+def _half_done(lease: Lease, folder: Path) -> dict[str, Any] | None:
+    """Return the report of the last cut-over if it ended behind the removal of the hashes.
+
+    The files can neither be imported nor compared any more then, and it has only to be finished.
+    """
+    last = runs.latest(runs.LEGACY_CUTOVER, status="failed")
+    if last is None or "sealed" not in last.report or retire.has_hashes(folder):
+        return None
+    report = dict(last.report)
+    with transaction() as session:
+        lease.checkpoint(session, report=report)
+    return report
 
 
 def _seal(lease: Lease, folder: Path) -> dict[str, Any]:
@@ -192,8 +205,9 @@ def _seal(lease: Lease, folder: Path) -> dict[str, Any]:
         )
     name = f"keystay-archive-{now():%Y%m%d-%H%M%S}.sealed"
     with locked(folder):
-        legacy_archive.seal_files(folder, folder / name, current_keyring(), lease.renew)
+        sealed = legacy_archive.seal_files(folder, folder / name, current_keyring(), lease.renew)
     report = {
+        "sealed": sealed,
         "archive": name,
         "master_key": current_keyring().active.id,
         "accepted": differing,
