@@ -55,7 +55,7 @@ def _imported(app: Flask) -> Iterator[None]:
 @pytest.fixture
 def predecessor(folder: LegacyFolder) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.predecessor", folder.path, folder.key, str(SECONDS)],
+        [sys.executable, "-m", "tests.predecessor_process", folder.path, folder.key, str(SECONDS)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
