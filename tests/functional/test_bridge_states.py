@@ -146,7 +146,7 @@ class Sides(RuleBasedStateMachine):
     def sets_second_factor(self, name: str, on: bool, death: int | None) -> None:
         sid = self.bridge.sign_in(name)
         stored = stored_accounts().get(name)
-        if sid and stored:
+        if sid and stored and (on or stored.second_factor):
             with self._acting(name, "second_factor", "", death):
                 secret = self.bridge.set_second_factor(sid, stored.row.id, name, on=on)
                 self._answer((name, "second_factor", ""), secret)
@@ -319,7 +319,7 @@ class Sides(RuleBasedStateMachine):
     def _was_overruled(self, place: Place, since: datetime) -> bool:
         """Whether the mirror wrote this field by somebody's act here; of keys a version stays."""
         return place[1] in ("role", "second_factor") and any(
-            at == place and note.applied_at is not None and note.applied_at >= since
+            at == place and (note.applied_at is None or note.applied_at >= since)
             for at, note in self._notes()
         )
 
@@ -334,6 +334,7 @@ class Sides(RuleBasedStateMachine):
         with self._somebody_decides():
             self.bridge.come_to_rest()
             migrate_api_keys_from_json_to_db()
+            consistency.check_consistency()  # finds rewrites of old copies, too late for the mirror
             self.bridge.come_to_rest()
         left = {item for item in self._check() if not self._can_be_settled(item)}
         with self._somebody_decides(), suppress(NothingChosen):
