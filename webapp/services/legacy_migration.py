@@ -16,9 +16,10 @@ from sqlalchemy.exc import IntegrityError
 
 from webapp.config import current_settings
 from webapp.db import db, transaction
+from webapp.legacy.accounts import Account
 from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.records import LegacyUser, RejectedRecord, printable
-from webapp.legacy.users_json import Account, Snapshot
+from webapp.legacy.users_json import Snapshot
 from webapp.services import legacy_accounts, legacy_mode, legacy_sources, runs
 from webapp.services.errors import ServiceError
 from webapp.services.import_report import ImportReport, Rejected
