@@ -19,16 +19,18 @@ from webapp.db import db, dispose_engines, transaction
 from webapp.legacy import files
 from webapp.legacy.records import LegacyUser
 from webapp.models import AuditEvent, Run, User
-from webapp.services import legacy_accounts, legacy_migration, runs
+from webapp.services import legacy_batches, legacy_migration, runs
 from webapp.services.import_report import ImportReport
 from webapp.services.keys import get_user_api_keys, save_user_api_key
+from webapp.services.legacy_accounts import Outcome
+from webapp.services.legacy_batches import ReadyBatch
 from webapp.services.legacy_migration import (
     LegacyFilesUnreadable,
     LegacyNotConfigured,
     migrate_api_keys_from_json_to_db,
     preview_import,
 )
-from webapp.services.legacy_rows import create_accounts
+from webapp.services.legacy_rows import SealedRows, insert_accounts
 
 OTHER_KEY = Fernet.generate_key().decode()
 
@@ -166,19 +168,19 @@ def failing_batch(monkeypatch: pytest.MonkeyPatch) -> dict[int, BaseException]:
     """Batches of three accounts; what is put in here is raised in the batch of that number."""
     monkeypatch.setattr(legacy_migration, "BATCH", 3)
     faults: dict[int, BaseException] = {}
-    original = legacy_accounts.write
+    original = legacy_batches.write
     calls: list[int] = []
 
     def write(
-        session: Session, users: Sequence[LegacyUser], *, run_id: int | None
-    ) -> legacy_accounts.Outcome:
-        outcome = original(session, users, run_id=run_id)
-        calls.append(len(users))
+        session: Session, ready: ReadyBatch, unsettled: Sequence[LegacyUser], run_id: int
+    ) -> Outcome:
+        outcome = original(session, ready, unsettled, run_id)
+        calls.append(run_id)
         if len(calls) in faults:
             raise faults[len(calls)]
         return outcome
 
-    monkeypatch.setattr(legacy_accounts, "write", write)
+    monkeypatch.setattr(legacy_batches, "write", write)
     return faults
 
 
@@ -280,16 +282,16 @@ def test_an_account_that_somebody_makes_during_its_batch_is_tried_again(
 ) -> None:
     folder.users(accounts("value", 3))
 
-    def create(session: Session, users: Sequence[LegacyUser], run_id: int | None) -> None:
-        if len(users) == 3:
+    def insert(session: Session, rows: SealedRows) -> None:
+        if len(rows.users) == 3:
             with ThreadPoolExecutor(1) as somebody:
                 somebody.submit(sign_up).result()
-        create_accounts(session, users, run_id)
+        insert_accounts(session, rows)
 
     def sign_up() -> None:
         with app.app_context(), transaction() as other:
             other.add(User(username="User1"))
 
-    monkeypatch.setattr(legacy_accounts, "create_accounts", create)
+    monkeypatch.setattr(legacy_batches, "insert_accounts", insert)
     report = run(folder)
     assert (report.users_created, report.users_existing, report.keys_imported) == (2, 1, 3)

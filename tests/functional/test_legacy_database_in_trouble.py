@@ -23,7 +23,7 @@ from webapp.db import db, dispose_engines, transaction
 from webapp.legacy.records import LegacyUser
 from webapp.models import Run, User
 from webapp.services import (
-    legacy_accounts,
+    legacy_batches,
     legacy_database,
     legacy_lookup,
     legacy_migration,
@@ -35,6 +35,8 @@ from webapp.services.consistency import check_consistency
 from webapp.services.due_runs import start_due_runs
 from webapp.services.import_report import ImportReport
 from webapp.services.keys import get_user_api_keys, save_user_api_key
+from webapp.services.legacy_accounts import Outcome
+from webapp.services.legacy_batches import ReadyBatch
 from webapp.services.legacy_migration import (
     LegacyFilesUnreadable,
     migrate_api_keys_from_json_to_db,
@@ -134,19 +136,19 @@ def test_a_run_that_is_cut_off_among_the_databases_own_goes_on_behind_its_last_b
     for number in range(6):
         both_sources.add(f"user{number}", api_keys={"openai": f"value {number}"})
     monkeypatch.setattr(legacy_migration, "BATCH", 3)
-    batches: list[list[str]] = []
-    write = legacy_accounts.write
+    batches: list[list[object]] = []
+    write = legacy_batches.write
 
     def fail_once(
-        session: Session, users: Sequence[LegacyUser], *, run_id: int | None = None
-    ) -> legacy_accounts.Outcome:
-        outcome = write(session, users, run_id=run_id)
-        batches.append([user.username for user in users])
+        session: Session, ready: ReadyBatch, unsettled: Sequence[LegacyUser], run_id: int
+    ) -> Outcome:
+        outcome = write(session, ready, unsettled, run_id)
+        batches.append([event["username"] for _, event in ready.new.events])
         if len(batches) == 2:
             raise PowerFailure
         return outcome
 
-    monkeypatch.setattr(legacy_accounts, "write", fail_once)
+    monkeypatch.setattr(legacy_batches, "write", fail_once)
     with pytest.raises(PowerFailure):
         run()
     interrupted = runs.latest(runs.LEGACY_IMPORT)

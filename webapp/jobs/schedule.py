@@ -12,8 +12,7 @@ import time
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp import queues
-from webapp.jobs import children
+from webapp import children, queues
 from webapp.jobs.context import job_context
 from webapp.services import due_runs, maintenance, runs
 

@@ -26,9 +26,8 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp import queues
+from webapp import children, queues
 from webapp.db import dispose_engines
-from webapp.jobs import children
 from webapp.jobs import legacy as _imported_before_the_fork  # noqa: F401
 from webapp.jobs.schedule import Schedule
 from webapp.services import runs

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -26,19 +25,13 @@ import ijson
 from ijson.common import JSONError
 
 from webapp.legacy import files
-from webapp.legacy.files import KEY_FILE, SECOND_FACTORS, USERS, Copies, LegacyUnreadable, Torn
-from webapp.legacy.merge import parse_both, parse_row
-from webapp.legacy.records import (
-    DuplicateName,
-    LegacyUser,
-    RejectedRecord,
-    parse_user,
-    printable,
-)
+from webapp.legacy.accounts import Account, AccountParser, Unparsed
+from webapp.legacy.files import SECOND_FACTORS, USERS, Copies, LegacyUnreadable, Torn
+from webapp.legacy.records import LegacyUser, RejectedRecord, printable
 from webapp.legacy.rows import Row, RowRecord, Rows, combined_stamp, read_row
 from webapp.legacy.scratch import Scratch
 from webapp.legacy.structure import Malformed, check_entries, fold, scan
-from webapp.legacy.tokens import KeyFileNeeded, TokenKeys
+from webapp.legacy.tokens import TokenKeys
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BATCH = 500
@@ -49,15 +42,6 @@ _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 # The parser's message goes on with an excerpt of the file, which must not reach a log.
 _PARSER_SAYS = re.compile(r"(?:parse|lexical) error: ([A-Za-z][A-Za-z0-9 ,()]*)")
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """One record: its number from 0, in the file and then the database, its name, what it holds."""
-
-    number: int
-    username: str
-    user: LegacyUser | RejectedRecord
 
 
 def open_snapshot(
@@ -122,7 +106,7 @@ class Snapshot:
         self._alone = 0
         with ExitStack() as stack:
             stack.push(copies.closing)
-            self._tokens = read_token_keys(copies.key_file, extra_keys)
+            self.parse = AccountParser(read_token_keys(copies.key_file, extra_keys))
             self._scratch = Scratch()
             stack.callback(self._scratch.close)
             with _reading(USERS):
@@ -164,7 +148,7 @@ class Snapshot:
 
         To be called before anything is written. Costs nothing where the key file is fine.
         """
-        if self._tokens.problem:
+        if self.parse.lacks_key_file:
             for _ in self.accounts():
                 tick()
 
@@ -176,34 +160,37 @@ class Snapshot:
         parser has it, and the others are left out. Raises LegacyUnreadable when a token needs the
         key file and that cannot be used.
         """
+        return map(self.parse, self.unparsed(start))
+
+    def unparsed(self, start: int = 0) -> Iterator[Unparsed]:
+        """Yield what `parse` makes the accounts of, in the same order."""
         in_file = self._structure.total
         if start < in_file:
             yield from self._accounts_of_file(start)
         if self._alone:
             yield from self._accounts_of_database(max(start - in_file, 0))
 
-    def _accounts_of_file(self, start: int) -> Iterator[Account]:
+    def _accounts_of_file(self, start: int) -> Iterator[Unparsed]:
         remaining = islice(enumerate(self._records()), start, None)
         while batch := list(islice(remaining, _BATCH)):
             names = [username for _, (username, _) in batch]
             factors, rows = self._second_factors(names), self._rows(names)
             for number, (username, record) in batch:
                 counts = self._name_of(username) if self._has_duplicates else None
-                if counts and counts[0] != username:
-                    yield Account(number, username, DuplicateName())
-                elif counts and counts[1] != number:
+                if counts and counts[0] == username and counts[1] != number:
                     continue
-                else:
-                    user = self._parse(username, record, factors.get(username), rows.get(username))
-                    yield Account(number, username, user)
+                place = "the file" if counts and counts[0] != username else None
+                factor, row = factors.get(username), rows.get(username)
+                yield Unparsed(number, username, record, factor, row, False, place)
 
-    def _accounts_of_database(self, start: int) -> Iterator[Account]:
+    def _accounts_of_database(self, start: int) -> Iterator[Unparsed]:
         while found := self._scratch.rows_alone(self._level, start, _BATCH):
             rows = [(RowRecord.restored(content), known) for content, known in found]
             factors = self._second_factors([row.username for row, _ in rows])
             for number, (row, is_known) in enumerate(rows, self._structure.total + start):
-                user = self._parse_row(row, factors.get(row.username), is_known=is_known)
-                yield Account(number, row.username, user)
+                place = "users.json and the database" if is_known else None
+                factor = factors.get(row.username)
+                yield Unparsed(number, row.username, None, factor, row, True, place)
             start += len(rows)
 
     def __contains__(self, username: str) -> bool:
@@ -228,7 +215,8 @@ class Snapshot:
                 return self._find_row(fold(username))
             username, record = found
             factor = self._second_factors([username]).get(username)
-            return self._parse(username, record, factor, self._rows([username]).get(username))
+            row = self._rows([username]).get(username)
+            return self.parse(Unparsed(0, username, record, factor, row)).user
 
     def _find_row(self, folded: str) -> LegacyUser | RejectedRecord | None:
         content = self._scratch.row(folded) if self._has_rows else None
@@ -236,7 +224,7 @@ class Snapshot:
             return None
         row = RowRecord.restored(content)
         factor = self._second_factors([row.username]).get(row.username)
-        return self._parse_row(row, factor, is_known=False)
+        return self.parse(Unparsed(0, row.username, None, factor, row, is_alone=True)).user
 
     def _name_of(self, username: str) -> tuple[str, int] | None:
         return self._scratch.name_of(self._level, fold(username))
@@ -266,30 +254,6 @@ class Snapshot:
             return {}
         found = self._scratch.rows_of({name: fold(name) for name in usernames})
         return {name: RowRecord.restored(content) for name, content in found.items()}
-
-    def _parse(
-        self, username: str, record: object, factor: object, row: RowRecord | None
-    ) -> LegacyUser | RejectedRecord:
-        with _needing_key_file(USERS):
-            try:
-                if row is not None:
-                    return parse_both(record, row, factor, tokens=self._tokens)
-                return parse_user(username, record, factor, tokens=self._tokens)
-            except RejectedRecord as rejected:
-                return rejected
-
-    def _parse_row(
-        self, row: RowRecord, factor: object, *, is_known: bool
-    ) -> LegacyUser | RejectedRecord:
-        if row.reason is not None:
-            return RejectedRecord(row.reason)
-        if is_known:
-            return DuplicateName("users.json and the database")
-        with _needing_key_file("the database"):
-            try:
-                return parse_row(row, factor, tokens=self._tokens)
-            except RejectedRecord as rejected:
-                return rejected
 
     def _load_rows(self, rows: Rows, tick: Callable[[], None]) -> bool:
         """Store the rows of the database, and let stamp and digest cover it."""
@@ -325,14 +289,6 @@ def _prepared(
         yield fold(read.username), read.username, read.reason is not None, read.content()
         if number % _BATCH == 0:
             tick()
-
-
-@contextmanager
-def _needing_key_file(place: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyFileNeeded as error:
-        raise LegacyUnreadable(KEY_FILE, f"{error}, and values in {place} need it") from error
 
 
 def read_token_keys(key_file: bytes | None, extra_keys: Sequence[str]) -> TokenKeys:

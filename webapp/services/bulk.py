@@ -17,16 +17,20 @@ Row = tuple[object, ...]
 _Convert = Callable[[Any], Any]
 
 
-def reserve_ids(session: Session, model: type[Base], count: int) -> Sequence[int]:
-    """Return `count` ids for new rows of `model` that nobody else will use.
+def reserve_ids(
+    session: Session, model: type[Base], count: int, *, behind: int = 0
+) -> Sequence[int]:
+    """Return `count` ids for new rows of `model` that nobody else will use, all above `behind`.
 
-    Inside `transaction()`: SQLite has no sequence, but only one writer at a time.
+    Inside `transaction()`: SQLite has no sequence, but only one writer at a time. Outside of it
+    somebody else may use them there, so that inserting raises IntegrityError. `behind` is the
+    highest that was reserved before and is not used yet; a sequence knows by itself.
     """
     if not count:
         return []
     table = cast("Table", model.__table__)
     if _is_sqlite(session.connection()):
-        highest = session.scalar(select(func.max(table.c.id))) or 0
+        highest = max(session.scalar(select(func.max(table.c.id))) or 0, behind)
         return range(highest + 1, highest + 1 + count)
     rows = session.execute(
         text(

@@ -16,19 +16,18 @@ from sqlalchemy import Table, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from webapp import parallel
 from webapp.clock import now
 from webapp.db import db, transaction
-from webapp.legacy.compare import Difference, Kind, StoredUser, differences
-from webapp.legacy.records import DuplicateName, LegacyUser, printable
-from webapp.legacy.users_json import Account, Snapshot
+from webapp.legacy.compare import Difference, Kind
+from webapp.legacy.users_json import Snapshot
 from webapp.models import Discrepancy, User
 from webapp.models.users import fold
 from webapp.services import legacy_pending, runs, stored_accounts
+from webapp.services.account_comparison import Batch, Comparison, Outcome
 from webapp.services.keyring import current_keyring
 from webapp.services.legacy_migration import configured_folder, open_files
-from webapp.services.legacy_rows import password_state
 from webapp.services.runs import Lease
-from webapp.services.vault import TOTP_SECRET, Locked
 
 BATCH: Final = 500
 
@@ -107,36 +106,37 @@ def _progress(lease: Lease, done: int, *, total: int | None = None) -> None:
 
 def _compare_legacy(snapshot: Snapshot, found: "_Findings") -> Iterator[int]:
     """Compare every account of the files; yield how many were done, batch by batch."""
-    accounts = snapshot.accounts()
-    while batch := list(islice(accounts, BATCH)):
-        names = [fold(account.username) for account in batch]
-        stored = stored_accounts.load(db.session(), names)
-        pending = legacy_pending.load([account.id for account in stored.values()])
+    compare = Comparison(snapshot.parse, current_keyring())
+    helpers = parallel.helpers_for(snapshot.total)
+    batches = parallel.in_order(compare, _batches(snapshot), helpers=helpers)
+    with closing(batches) as compared:
+        for batch, outcome in compared:
+            _take(batch, outcome, found, compare)
+            yield len(batch.unparsed)
+
+
+def _batches(snapshot: Snapshot) -> Iterator[Batch]:
+    unparsed = snapshot.unparsed()
+    while found := list(islice(unparsed, BATCH)):
+        stored = stored_accounts.read(db.session(), [fold(one.username) for one in found])
         db.session.rollback()
-        for account, name in zip(batch, names, strict=True):
-            _compare_account(account, stored.get(name), found, pending)
-        pending.note_reverted()
-        found.pending += pending.count
-        yield len(batch)
+        yield Batch(found, stored)
 
 
-def _compare_account(
-    account: Account,
-    stored: stored_accounts.Account | None,
-    found: "_Findings",
-    bridge: "legacy_pending.Pending",
-) -> None:
-    username = printable(account.username)
-    if isinstance(account.user, DuplicateName):
-        found.add([Difference(Kind.DUPLICATE_USERNAME, username)])
-    elif not isinstance(account.user, LegacyUser):
-        found.unjudged.add(username)
-        found.add([Difference(Kind.REJECTED_RECORD, username)])
-    elif stored is None:
-        found.add([Difference(Kind.ONLY_IN_LEGACY, username)])
-    else:
-        differing = differences(account.user, stored_side(stored, account.user))
-        found.add(bridge.without_pending(stored, account.user, differing), compared=not differing)
+def _take(batch: Batch, outcome: Outcome, found: "_Findings", compare: Comparison) -> None:
+    """Add what was found about a batch, save what waits to be written back."""
+    found.equal += outcome.equal
+    user_ids = [one.user_id for one in outcome.findings if one.user_id is not None]
+    pending = legacy_pending.load(user_ids)
+    db.session.rollback()
+    for finding in outcome.findings:
+        differences = finding.differences
+        if finding.user_id is not None and pending.concerns(finding.user_id):
+            legacy, stored = compare.sides(batch, finding)
+            differences = pending.without_pending(stored, legacy, differences)
+        found.add(differences)
+    pending.note_reverted()
+    found.pending += pending.count
 
 
 def _compare_database(snapshot: Snapshot, found: "_Findings") -> Iterator[int]:
@@ -157,45 +157,6 @@ def _compare_database(snapshot: Snapshot, found: "_Findings") -> Iterator[int]:
         found.pending += pending.count
         last = rows[-1].id
         yield len(rows)
-
-
-def stored_side(account: stored_accounts.Account, legacy: LegacyUser) -> StoredUser:
-    """Return the database's side of an account, to compare it with `legacy`."""
-    keys = {
-        name: stored_accounts.as_legacy(name, key.payload) if key.payload else None
-        for name, key in account.keys.items()
-        if not key.is_deleted
-    }
-    return StoredUser(
-        account.username,
-        account.is_admin,
-        keys,
-        same_password=_same_password(account, legacy),
-        same_second_factor=_same_second_factor(account, legacy),
-    )
-
-
-def _same_password(account: stored_accounts.Account, legacy: LegacyUser) -> bool | None:
-    if not account.legacy_password:
-        return None if account.legacy_password is None else False
-    try:
-        known = account.vault.fingerprint(password_state(legacy.password_hash))
-    except Locked:
-        return None
-    return known == account.legacy_password
-
-
-def _same_second_factor(account: stored_accounts.Account, legacy: LegacyUser) -> bool | None:
-    """Whether both sides ask for the same codes; one that is only prepared is not asked for."""
-    factor = legacy.second_factor
-    asked = factor.secret if factor and factor.enabled else None
-    if account.second_factor != "enabled":
-        return asked is None
-    try:
-        secret = account.vault.open(TOTP_SECRET, account.sealed_totp or "")
-    except Locked:
-        return None
-    return asked is not None and secret == asked.encode("ascii")
 
 
 def _upsert(session: Session, run_id: int, batch: Sequence[Difference]) -> None:
@@ -268,10 +229,8 @@ class _Findings:
     def close(self) -> None:
         self._db.close()
 
-    def add(self, found: Sequence[Difference], *, compared: bool = False) -> None:
-        """Keep differences; with `compared` they are all that one account has."""
-        if compared and not found:
-            self.equal += 1
+    def add(self, found: Sequence[Difference]) -> None:
+        self.unjudged |= {one.username for one in found if one.kind is Kind.REJECTED_RECORD}
         self._db.executemany(
             "INSERT INTO found VALUES (?, ?, ?)",
             ((one.kind.value, one.username, one.key_name) for one in found),

@@ -9,7 +9,7 @@ the predecessor comes over too. Nothing is ever deleted, and no role of an exist
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -26,6 +26,8 @@ from webapp.services.legacy_rows import create_accounts, password, password_stat
 from webapp.services.stored_accounts import IMPORT, Account, OpenedKey
 from webapp.services.vault import TOTP_SECRET, Locked, Vault
 
+LOCK: Final = "legacy accounts"
+"""Who creates accounts of the predecessor takes turns."""
 Counts = Counter[str]
 """What became of accounts and keys, by the names of the import's report."""
 _KeptValues = Mapping[tuple[int, str], Sequence[Payload | None]]
@@ -49,7 +51,7 @@ def write(session: Session, users: Sequence[LegacyUser], *, run_id: int | None =
     who signs in before it came. Raises IntegrityError when somebody else creates one of them at the
     same moment; to be tried again then.
     """
-    lock("legacy accounts", session)
+    lock(LOCK, session)
     existing = _existing(session, users, for_update=True)
     new = [user for user in users if fold(user.username) not in existing]
     create_accounts(session, new, run_id)
@@ -59,14 +61,27 @@ def write(session: Session, users: Sequence[LegacyUser], *, run_id: int | None =
         account = existing.get(fold(user.username))
         if account:
             _update(session, user, account, kept, run_id)
-    return Outcome(_count(known, existing), strangers)
+    return Outcome(count(known, existing), strangers)
+
+
+def is_settled(user: LegacyUser, account: Account) -> bool:
+    """Whether an import would leave `account` as it is. Needs no database, hence not always sure:
+
+    False where that depends on what older versions of a key hold.
+    """
+    keys = user.keys.values()
+    return not (
+        any(key.older or _is_imported(key, account.keys.get(key.name)) for key in keys)
+        or _factor_to_import(user, account)
+        or _has_new_password(user, account)
+    )
 
 
 def preview(session: Session, users: Sequence[LegacyUser]) -> Outcome:
     """Return what `write` would return, without writing."""
     existing = _existing(session, users, for_update=False)
     known, strangers = _without_strangers(users, existing)
-    return Outcome(_count(known, existing), strangers)
+    return Outcome(count(known, existing), strangers)
 
 
 def _without_strangers(
@@ -218,7 +233,8 @@ def _factor_to_import(user: LegacyUser, account: Account) -> LegacySecondFactor 
     return factor if account.second_factor == "none" or factor.enabled else None
 
 
-def _count(users: Sequence[LegacyUser], existing: Mapping[str, Account]) -> Counts:
+def count(users: Sequence[LegacyUser], existing: Mapping[str, Account]) -> Counts:
+    """Return what becomes of `users`, none of them a stranger, and of their keys."""
     counts: Counts = Counter()
     for user in users:
         account = existing.get(fold(user.username))

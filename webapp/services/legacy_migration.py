@@ -7,22 +7,36 @@ nothing that is there. See services/legacy_accounts.py for what becomes of one a
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
+from webapp import parallel
 from webapp.config import current_settings
 from webapp.db import db, transaction
+from webapp.legacy.accounts import Unparsed
 from webapp.legacy.files import LegacyUnreadable
-from webapp.legacy.records import LegacyUser, RejectedRecord, printable
-from webapp.legacy.users_json import Account, Snapshot
-from webapp.services import legacy_accounts, legacy_mode, legacy_sources, runs
+from webapp.legacy.records import printable
+from webapp.legacy.users_json import Snapshot
+from webapp.models import User
+from webapp.models.users import fold
+from webapp.services import (
+    legacy_accounts,
+    legacy_batches,
+    legacy_mode,
+    legacy_sources,
+    runs,
+    stored_accounts,
+)
+from webapp.services.bulk import reserve_ids
 from webapp.services.errors import ServiceError
 from webapp.services.import_report import ImportReport, Rejected
 from webapp.services.keyring import current_keyring
+from webapp.services.legacy_batches import Batch, Preparation, ReadyBatch, sort_out
 from webapp.services.runs import Lease, NotAvailable
 
 BATCH: Final = 500
@@ -81,7 +95,7 @@ def preview_import(folder: Path | None = None) -> ImportReport:
         report = ImportReport(warnings=tuple(snapshot.warnings))
         accounts = snapshot.accounts()
         while batch := list(islice(accounts, BATCH)):
-            users, rejected, warnings = _sorted(batch)
+            users, rejected, warnings = sort_out(batch)
             counts, strangers = legacy_accounts.preview(db.session(), users)
             db.session.rollback()
             report = report.plus(counts, [*rejected, *_refused(strangers)], warnings)
@@ -112,10 +126,14 @@ def _import(lease: Lease, folder: Path) -> ImportReport:
     check_no_undo()
     with open_files(folder, lease.renew) as snapshot:
         cursor, report = _begin(lease, snapshot)
-        accounts = snapshot.accounts(cursor)
-        while batch := list(islice(accounts, BATCH)):
-            lease.renew()
-            report = _import_batch(lease, snapshot, batch, report)
+        batches = _Batches(lease, snapshot)
+        helpers = parallel.helpers_for(snapshot.total - cursor)
+        with closing(
+            parallel.in_order(batches.prepare, batches.read(cursor), helpers=helpers)
+        ) as prepared:
+            for batch, ready in prepared:
+                lease.renew()
+                report = batches.write(batch, ready, report)
         runs.finish(lease, counts=report.counts(), report=_details(report, snapshot))
         return report
 
@@ -143,45 +161,61 @@ def _begin(lease: Lease, snapshot: Snapshot) -> tuple[int, ImportReport]:
     return cursor, report
 
 
-def _import_batch(
-    lease: Lease, snapshot: Snapshot, batch: Sequence[Account], before: ImportReport
-) -> ImportReport:
-    """Write one batch with the run's new cursor and counts; return the report with it."""
-    users, rejected, warnings = _sorted(batch)
-    for left in reversed(range(_TRIES)):
-        try:
-            with transaction() as session:
-                counts, strangers = legacy_accounts.write(session, users, run_id=lease.run_id)
-                refused = [*rejected, *_refused(strangers)]
-                report = before.plus(counts, refused, warnings)
-                lease.checkpoint(
-                    session,
-                    cursor=batch[-1].number + 1,
-                    counts=report.counts(),
-                    report=_details(report, snapshot) if refused or warnings else None,
-                )
-            return report
-        except IntegrityError:
-            # Somebody made one of these accounts since the batch looked for it.
-            if not left:
-                raise
-    raise AssertionError("unreachable")
+class _Batches:
+    """The batches of one import, read ahead of writing them."""
 
+    def __init__(self, lease: Lease, snapshot: Snapshot) -> None:
+        self.prepare = Preparation(snapshot.parse, current_keyring(), lease.run_id)
+        self._lease = lease
+        self._snapshot = snapshot
+        self._last_id = 0
 
-def _sorted(
-    batch: Sequence[Account],
-) -> tuple[list[LegacyUser], list[Rejected], list[str]]:
-    users: list[LegacyUser] = []
-    rejected: list[Rejected] = []
-    warnings: list[str] = []
-    for account in batch:
-        if isinstance(account.user, RejectedRecord):
-            rejected.append(Rejected(printable(account.username), str(account.user)))
-        else:
-            users.append(account.user)
-            name = printable(account.username)
-            warnings.extend(f"{name}: {warning}" for warning in account.user.warnings)
-    return users, rejected, warnings
+    def read(self, start: int) -> Iterator[Batch]:
+        """Yield what there is from record number `start`, with the ids of new accounts reserved."""
+        unparsed = self._snapshot.unparsed(start)
+        while found := list(islice(unparsed, BATCH)):
+            batch = self._read(db.session(), found)
+            db.session.rollback()
+            yield batch
+
+    def write(self, batch: Batch, ready: ReadyBatch, before: ImportReport) -> ImportReport:
+        """Write a batch with the run's new cursor and counts; return the report with it."""
+        for left in reversed(range(_TRIES)):
+            try:
+                with transaction() as session:
+                    if left < _TRIES - 1:
+                        # Read once more, in the transaction that writes.
+                        batch = self._read(session, batch.unparsed)
+                        ready = self.prepare(batch)
+                    return self._write(session, batch, ready, before)
+            except IntegrityError:
+                # Somebody made one of these accounts since the batch was read, or took an id.
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _read(self, session: Session, unparsed: Sequence[Unparsed]) -> Batch:
+        stored = stored_accounts.read(session, [fold(one.username) for one in unparsed])
+        missing = len(unparsed) - len(stored.accounts)
+        user_ids = reserve_ids(session, User, missing, behind=self._last_id)
+        self._last_id = max(user_ids, default=self._last_id)
+        return Batch(unparsed, stored, user_ids)
+
+    def _write(
+        self, session: Session, batch: Batch, ready: ReadyBatch, before: ImportReport
+    ) -> ImportReport:
+        lease = self._lease
+        unsettled = self.prepare.users(batch, ready.unsettled)
+        counts, strangers = legacy_batches.write(session, ready, unsettled, lease.run_id)
+        refused = [*ready.rejected, *_refused(strangers)]
+        report = before.plus(counts, refused, ready.warnings)
+        lease.checkpoint(
+            session,
+            cursor=batch.unparsed[-1].number + 1,
+            counts=report.counts(),
+            report=_details(report, self._snapshot) if refused or ready.warnings else None,
+        )
+        return report
 
 
 def _refused(strangers: Sequence[str]) -> list[Rejected]:

@@ -49,6 +49,10 @@ class Pending:
             place = Place(note.user_id, note.field, note.key_name)
             self._notes[note.user_id].setdefault(place, note)
 
+    def concerns(self, user_id: int) -> bool:
+        """Whether there is a note of this account at all."""
+        return user_id in self._notes
+
     def without_pending(
         self, stored: Account, legacy: LegacyUser, found: Sequence[Difference]
     ) -> list[Difference]:
@@ -56,9 +60,6 @@ class Pending:
 
         What the predecessor undid by a rewrite of an old copy waits again.
         """
-        notes = self._notes.get(stored.id)
-        if not notes:
-            return list(found)
         return [one for one in found if not self._waits(stored, legacy, _place(stored.id, one))]
 
     def is_new_there(self, user_id: int) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple, cast
 
 from sqlalchemy.orm import Session
 
@@ -83,53 +84,68 @@ def create_accounts(session: Session, users: Sequence[LegacyUser], run_id: int |
     IntegrityError where one exists.
     """
     user_ids = reserve_ids(session, User, len(users))
-    key_ids = iter(reserve_ids(session, ApiKey, sum(len(user.keys) for user in users)))
-    rows = _Rows(current_keyring(), run_id)
+    insert_accounts(session, seal_accounts(users, user_ids, run_id, current_keyring()))
+
+
+class SealedRows(NamedTuple):
+    """New accounts, ready to be inserted: plain data.
+
+    `keys` and `versions` have the position of the key instead of its id; no seal depends on that.
+    """
+
+    users: list[Row]
+    data_keys: list[Row]
+    keys: list[Row]
+    versions: list[Row]
+    events: list[tuple[int | None, audit.Details]]
+
+
+def seal_accounts(
+    users: Sequence[LegacyUser], user_ids: Sequence[int], run_id: int | None, keyring: Keyring
+) -> SealedRows:
+    """Return the rows of `users` under `user_ids`, which seals depend on. Needs no database."""
+    rows = SealedRows([], [], [], [], [])
+    at = now()
     for user_id, user in zip(user_ids, users, strict=True):
-        rows.add(user_id, user, [next(key_ids) for _ in user.keys])
+        _add_account(rows, Vault(user_id, [], None, keyring), user, run_id, at)
+    return rows
+
+
+def insert_accounts(session: Session, rows: SealedRows) -> None:
+    """Insert what `seal_accounts` returned. Inside `transaction()`. Raises IntegrityError."""
+    key_ids = reserve_ids(session, ApiKey, len(rows.keys))
     insert_rows(session, User, _USER_COLUMNS, rows.users)
     insert_rows(session, DataKey, _DATA_KEY_COLUMNS, rows.data_keys)
-    insert_rows(session, ApiKey, _KEY_COLUMNS, rows.keys)
-    insert_rows(session, ApiKeyVersion, _VERSION_COLUMNS, rows.versions)
-    about: list[tuple[int | None, audit.Details]] = [
-        (user_id, {"username": user.username, "keys": len(user.keys)})
-        for user_id, user in zip(user_ids, users, strict=True)
-    ]
-    audit.record_many("account.imported", about)
+    insert_rows(session, ApiKey, _KEY_COLUMNS, _numbered(rows.keys, key_ids))
+    insert_rows(session, ApiKeyVersion, _VERSION_COLUMNS, _numbered(rows.versions, key_ids))
+    audit.record_many("account.imported", rows.events)
 
 
-class _Rows:
-    """The rows of a batch, sealed."""
+def _numbered(rows: Sequence[Row], ids: Sequence[int]) -> list[Row]:
+    return [(ids[cast("int", position)], *rest) for position, *rest in rows]
 
-    def __init__(self, keyring: Keyring, run_id: int | None) -> None:
-        self._keyring = keyring
-        self._run_id = run_id
-        self._at = now()
-        self.users: list[Row] = []
-        self.data_keys: list[Row] = []
-        self.keys: list[Row] = []
-        self.versions: list[Row] = []
 
-    def add(self, user_id: int, user: LegacyUser, key_ids: Sequence[int]) -> None:
-        at = self._at
-        vault = Vault(user_id, [], None, self._keyring)
-        _, data_key = vault.create_data_key()
-        self.data_keys.append(
-            (user_id, data_key.number, data_key.wrapped_key, data_key.master_key_id, at)
-        )
-        self.users.append(_user_row(user_id, user, vault, self._run_id, at))
-        for key_id, (name, key) in zip(key_ids, user.keys.items(), strict=True):
-            versions = [key.older, key] if key.older else [key]
-            self.keys.append((key_id, user_id, name, len(versions), at, at))
-            for version, one in enumerate(versions, 1):
-                payload = payload_of(one)
-                sealed = vault.seal(API_KEY, payload.to_bytes(), name, version)
-                fingerprint = (
-                    None if payload.locked else vault.fingerprint(fingerprinted(payload.value))
-                )
-                self.versions.append(
-                    (key_id, version, sealed, fingerprint, IMPORT, self._run_id, None, at)
-                )
+def _add_account(
+    rows: SealedRows, vault: Vault, user: LegacyUser, run_id: int | None, at: datetime
+) -> None:
+    user_id = vault.user_id
+    _, data_key = vault.create_data_key()
+    rows.data_keys.append(
+        (user_id, data_key.number, data_key.wrapped_key, data_key.master_key_id, at)
+    )
+    rows.users.append(_user_row(user_id, user, vault, run_id, at))
+    rows.events.append((user_id, {"username": user.username, "keys": len(user.keys)}))
+    for name, key in user.keys.items():
+        versions = [key.older, key] if key.older else [key]
+        position = len(rows.keys)
+        rows.keys.append((position, user_id, name, len(versions), at, at))
+        for version, one in enumerate(versions, 1):
+            payload = payload_of(one)
+            sealed = vault.seal(API_KEY, payload.to_bytes(), name, version)
+            fingerprint = (
+                None if payload.locked else vault.fingerprint(fingerprinted(payload.value))
+            )
+            rows.versions.append((position, version, sealed, fingerprint, IMPORT, run_id, None, at))
 
 
 def _user_row(

@@ -30,7 +30,7 @@ from webapp.services import (
     sessions,
     stored_accounts,
 )
-from webapp.services.consistency import stored_side
+from webapp.services.account_comparison import stored_side
 from webapp.services.legacy_outbox import Field
 from webapp.services.legacy_rows import password, payload_of
 from webapp.services.stored_accounts import IMPORT, Account

@@ -22,14 +22,14 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def begin(parent: int) -> None:
-    """In the child: let signals in, and have the kernel send SIGTERM when `parent` is gone.
+def begin(parent: int, *, end: signal.Signals = signal.SIGTERM) -> None:
+    """In the child: let signals in, and have the kernel send `end` when `parent` is gone.
 
     The latter on Linux only, see prctl(2); elsewhere an orphan is kept from doing harm by its lease
     alone.
     """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(end), 0, 0, 0)
     if os.getppid() != parent:  # it went before the kernel was asked
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(end)
