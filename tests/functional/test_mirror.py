@@ -35,6 +35,7 @@ from webapp.services.keys import (
     save_user_api_key,
 )
 from webapp.services.legacy_migration import LegacyFilesUnreadable, migrate_api_keys_from_json_to_db
+from webapp.services.legacy_mirror import FilesEnd
 
 PASSWORD = "seven quiet lanterns"
 SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
@@ -389,3 +390,25 @@ def test_a_check_keeps_what_the_predecessor_changed_later(app: Flask, folder: Le
     folder.users(users)
     (item,) = check_consistency().items
     assert (item.kind, item.key_name) == ("key_differs", "openai")
+
+
+def test_a_key_named_like_a_mail_setting_stays_here(app: Flask, folder: LegacyFolder) -> None:
+    save_user_api_key("ann", "smtp_host", "a custom secret")
+    save_user_api_key("ann", "openai", "new value")
+    run = mirror()
+    assert run is not None
+    assert (run.counts["fields_written"], run.counts["fields_left"]) == (1, 1)
+    assert "mail settings" in (notes()[0].problem or "")
+    assert "smtp_host" not in raw(folder)["Ann"]["api_keys"]
+    assert get_user_api_keys("ann")["smtp_host"] == "a custom secret"
+
+
+def test_nothing_is_written_while_a_cut_over_is_under_way(app: Flask, folder: LegacyFolder) -> None:
+    save_user_api_key("ann", "openai", "new value")
+    run = runs.start(runs.LEGACY_MIRROR)
+    runs.start(runs.LEGACY_CUTOVER)
+    text = (folder.path / "users.json").read_bytes()
+    with pytest.raises(FilesEnd):
+        legacy_mirror.run_mirror(run.id)
+    assert (folder.path / "users.json").read_bytes() == text
+    assert legacy_outbox.is_waiting()

@@ -1,9 +1,10 @@
 """The entries of users.json and two_fa.json by username: where in the text each of them stands."""
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
-from webapp.legacy.files import USERS, Torn
+from webapp.legacy.files import SECOND_FACTORS, USERS, Torn
 from webapp.legacy.json_edit import (
     Member,
     NotAnObject,
@@ -25,11 +26,12 @@ class Entries:
     """The object that holds one entry per username, in the text of either file."""
 
     def __init__(self, file: str, text: Text, wanted: Collection[str] = ()) -> None:
-        """Go through `text`, the content of `file`, and find the entries of `wanted`, folded names.
+        """Go through `text`, the content of `file`, and find the entries of `wanted`.
 
-        Raises Torn.
+        Those are names as they are in two_fa.json, and folded ones in users.json. Raises Torn.
         """
         self.text = text
+        self.exact = file == SECOND_FACTORS
         self.found: dict[str, Member] = {}
         self.count = 0
         self.last_end = 0
@@ -47,14 +49,24 @@ class Entries:
 
     def _go(self, wanted: frozenset[str]) -> None:
         for member in self.walk:
+            self._check(member)
             self.count += 1
             self.last_end = member.end
-            folded = fold(member.name)
-            if folded in wanted:
-                there = self.found.get(folded)
+            if not self.exact:
+                folded = fold(member.name)
+                there = self.found.get(folded) if folded in wanted else None
                 # Of equal names the last counts, of names that differ by case the first.
-                if there is None or there.name == member.name:
+                if folded in wanted and (there is None or there.name == member.name):
                     self.found[folded] = member
+            elif member.name in wanted:
+                self.found[member.name] = member
+
+    def _check(self, member: Member) -> None:
+        """Raise NotAnObject unless the value is JSON: the walk has looked at its shape alone."""
+        try:
+            json.loads(self.text[member.value : member.end])
+        except (ValueError, RecursionError):
+            raise NotAnObject from None
 
     def __iter__(self) -> Iterator[Member]:
         """Go through all entries once more."""
@@ -86,8 +98,10 @@ def _users_in(text: Text, begin: int) -> int | None:
     See structure.scan: an object `users` that is itself a record is a user of that name.
     """
     users = value_of(text, "users", begin)
-    if users is None or text[users : users + 1] != b"{":
+    if users is None:
         return None
+    if text[users : users + 1] != b"{":
+        raise NotAnObject  # as the import has it: nothing is concluded from a list of users
     try:
         inner = value_of(text[users : users + _ENOUGH_OF_A_RECORD], "password_hash")
     except NotAnObject:

@@ -77,11 +77,18 @@ def parse_keys(
     return {name: key for name, key in keys.items() if key.parts or key.locked}
 
 
+def has_place(name: str) -> bool:
+    """Whether the predecessor can hold a key of this name: four are its mail settings."""
+    return name not in _SMTP_FIELDS
+
+
 def written(key: LegacyKey, tokens: TokenKeys) -> dict[str, str]:
     """Return the entries of `api_keys` that hold `key`, as the predecessor writes them.
 
-    Raises KeyFileNeeded.
+    Raises KeyFileNeeded, and ValueError for a name without a place there.
     """
+    if not has_place(key.name):
+        raise ValueError("a custom key would pass for a mail setting")
     if not key.has_fields:
         return {key.name: tokens.seal(key.parts[VALUE])}
     entries = {entry: key.parts[part] for entry, part in _SMTP_FIELDS.items() if part in key.parts}

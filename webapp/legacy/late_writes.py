@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from webapp.legacy.entries import Entries
-from webapp.legacy.files import Torn
+from webapp.legacy.files import SECOND_FACTORS, Torn
 from webapp.legacy.replace import Edit, Original, Overtaken, replace
 from webapp.legacy.structure import fold
 
@@ -64,7 +64,9 @@ def _merge(path: Path, differing: Mapping[str, Any], tick: Callable[[], None]) -
     with Original(path) as current:
         if not current.exists:
             raise Torn(path.name, "is missing")
-        entries = Entries(path.name, current.text, {fold(name) for name in differing})
+        exact = path.name == SECOND_FACTORS
+        wanted = {name if exact else fold(name) for name in differing}
+        entries = Entries(path.name, current.text, wanted)
         replace(current, _merged(entries, differing), lambda: None)
         merge_late_write(current, tick)
 
@@ -101,7 +103,7 @@ def _merged(current: Entries, late: Mapping[str, Any]) -> list[Edit]:
     edits: list[Edit] = []
     new: list[tuple[str, Any]] = []
     for name, entry in late.items():
-        there = current.found.get(fold(name))
+        there = current.found.get(name if current.exact else fold(name))
         if there is not None and there.name == name:
             edits.append(Edit(there.value, there.end, json.dumps(entry).encode("ascii")))
         else:

@@ -158,7 +158,8 @@ class _Attempt:
             written = []
             left = []
             late = False
-            for original, edits in ((files[0], plan.user_edits), (files[1], plan.factor_edits)):
+            # Second factors first: killed in between, no account stands there without its own.
+            for original, edits in ((files[1], plan.factor_edits), (files[0], plan.user_edits)):
                 if edits:
                     written.append((original, replace(original, edits, guard.permit)))
                     late |= merge_late_write(original, guard.tick)
@@ -174,7 +175,7 @@ def _read(folder: Path, closing: ExitStack) -> tuple[Original, Original]:
     users = closing.enter_context(Original(folder / USERS))
     if not users.exists:
         raise LegacyUnreadable(USERS, f"is missing in {folder}")
-    return users, closing.enter_context(Original(folder / SECOND_FACTORS))
+    return users, closing.enter_context(Original(folder / SECOND_FACTORS, like=users))
 
 
 def _tokens(folder: Path, extra_keys: Sequence[str]) -> TokenKeys:
@@ -197,6 +198,8 @@ class _Plan:
         self._tokens = tokens
         names = {fold(one.username) for one in wanted}
         self._users = Entries(USERS, files[0].text, names)
+        there = {member.name for member in self._users.found.values()}
+        names = there | {one.username for one in wanted}
         self._factors = Entries(SECOND_FACTORS, files[1].text, names)
         self._new_users: list[tuple[str, Any]] = []
         self._new_factors: list[tuple[str, Any]] = []
@@ -285,8 +288,8 @@ class _Plan:
         return changes
 
     def _factor(self, username: str) -> tuple[Any, Member | None]:
-        member = self._factors.found.get(fold(username))
-        if member is None or member.name != username:
+        member = self._factors.found.get(username)
+        if member is None:
             return None, None
         return json.loads(self._factors.raw(member)), member
 

@@ -58,7 +58,9 @@ class Original:
     being written, LegacyUnreadable.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, like: "Original | None" = None) -> None:
+        """Open and copy `path`. One that is not there is made in the likeness of `like`."""
+        self._like = like
         # A link stays: the file that it points to is replaced, in that one's folder.
         self.path = Path(os.path.realpath(path))
         self._copy: IO[bytes] | None = None
@@ -132,7 +134,7 @@ class Original:
 
     def mode_and_owner(self) -> tuple[int, int, int]:
         if not self.exists:
-            return _PRIVATE, -1, -1
+            return self._like.mode_and_owner() if self._like else (_PRIVATE, -1, -1)
         found = os.fstat(self._file.fileno())
         return stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
 
@@ -152,11 +154,7 @@ def replace(original: Original, edits: Iterable[Edit], permit: Callable[[], None
         descriptor, temporary = tempfile.mkstemp(prefix=f"{original.path.name}{_MARK}", dir=folder)
         with os.fdopen(descriptor, "wb") as file:
             digest = _write(file, original, edits)
-            mode, owner, group = original.mode_and_owner()
-            os.fchmod(descriptor, mode)
-            if (owner, group) != (-1, -1):
-                with suppress(PermissionError):
-                    os.fchown(descriptor, owner, group)
+            _give(descriptor, original)
             file.flush()
             os.fsync(descriptor)
         permit()
@@ -181,6 +179,25 @@ def holds(original: Original, digest: bytes) -> bool:
             return hashlib.file_digest(file, "sha256").digest() == digest
     except FileNotFoundError:
         return False
+
+
+def _give(descriptor: int, original: Original) -> None:
+    """Give the new file mode and owner of the old one, which who reads and writes there relies on.
+
+    Raises NotWritten where that is not allowed: the predecessor might be locked out of its file.
+    """
+    mode, owner, group = original.mode_and_owner()
+    for user, its_group in ((-1, group), (owner, -1)):
+        with suppress(PermissionError):
+            os.fchown(descriptor, user, its_group)
+    os.fchmod(descriptor, mode)
+    given = os.fstat(descriptor)
+    if (owner, group) not in ((-1, -1), (given.st_uid, given.st_gid)):
+        raise NotWritten(
+            original.path.name,
+            f"belongs to user {owner} and group {group}, which the worker cannot give to a new"
+            " file; run the worker as that user",
+        )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from webapp.db import db
 from webapp.legacy.files import KEY_FILE, SECOND_FACTORS, USERS
-from webapp.legacy.keys import written
+from webapp.legacy.keys import has_place, written
 from webapp.legacy.tokens import TokenKeys
 from webapp.models import User
 from webapp.private_files import make_private_folder, sync_folder
@@ -43,7 +43,8 @@ class FolderNotWritable(ServiceError):
 @dataclass(frozen=True)
 class ExportReport:
     """What was written. `without_password` are those who need a new password there, and why;
-    `keys_locked` are the keys that do not open here, as pairs of username and name.
+    `keys_locked` are the keys that do not open here, or whose name the predecessor needs for its
+    mail settings, as pairs of username and name.
     """
 
     users: int
@@ -153,7 +154,7 @@ class _Export:
         for name, key in sorted(stored.keys.items()):
             if key.is_deleted:
                 continue
-            if key.payload is None or key.payload.locked:
+            if key.payload is None or key.payload.locked or not has_place(name):
                 self._locked.append((stored.username, name))
                 continue
             self._counts["keys"] += 1
@@ -163,7 +164,7 @@ class _Export:
         lines = ["These files hold keys and the key that opens them. Keep them as secret.", ""]
         lines += ["Who needs a new password there:"]
         lines += [f"  {name}: {why}" for name, why in self._without_password] or ["  nobody"]
-        lines += ["", "Keys that do not open here and are missing:"]
+        lines += ["", "Keys that do not open here, or have no place there, and are missing:"]
         lines += [f"  {name}: {key}" for name, key in self._locked] or ["  none"]
         return "\n".join(lines) + "\n"
 

@@ -20,10 +20,18 @@ from webapp.config import current_settings
 from webapp.db import db, transaction
 from webapp.legacy import files, mirror
 from webapp.legacy.files import LegacyUnreadable
-from webapp.legacy.keys import LegacyKey
+from webapp.legacy.keys import LegacyKey, has_place
 from webapp.legacy.mirror import Guard, Wanted, Written
 from webapp.models import OutboxEntry, Run, User
-from webapp.services import legacy_outbox, legacy_sources, overwritten, runs, stored_accounts
+from webapp.services import (
+    legacy_mode,
+    legacy_outbox,
+    legacy_sources,
+    overwritten,
+    runs,
+    stored_accounts,
+)
+from webapp.services.errors import ServiceError
 from webapp.services.legacy_migration import LegacyFilesUnreadable, configured_folder
 from webapp.services.legacy_outbox import Field
 from webapp.services.legacy_pending import Place, is_reverted
@@ -41,6 +49,7 @@ _NO_HASH: Final = (
     " its password is left, which that application does not read"
 )
 _ABSENT: Final = "the earlier application has no such account"
+_NO_PLACE: Final = "the earlier application uses this name for its mail settings"
 _LOCKED_KEY: Final = "the key does not open here, so it cannot be written"
 _LOCKED_FACTOR: Final = "the second factor does not open here, so it cannot be written"
 
@@ -155,6 +164,12 @@ def _vault(user_id: int) -> Vault:
     return Vault.load_for_sealing(user_id)
 
 
+class FilesEnd(ServiceError):
+    """A cut-over is under way: what was written now would come behind its check."""
+
+    message = "A cut-over is under way, so nothing is written into the files any more."
+
+
 @dataclass
 class _Account:
     """What is to be written of one account, and what of it cannot be."""
@@ -263,8 +278,14 @@ class _Batch:
             self._lease.checkpoint(session)
 
     def _confirm(self) -> None:
-        """Raise LeaseLost if another worker has taken over. Asked right before a replacement."""
+        """Raise LeaseLost if another worker has taken over. Asked right before a replacement.
+
+        Raises FilesEnd while a cut-over takes the files out of use.
+        """
+        legacy_mode.ask_again()
         with transaction() as session:
+            if runs.unfinished(runs.LEGACY_CUTOVER) or not legacy_mode.is_mirrored():
+                raise FilesEnd
             self._lease.checkpoint(session)
 
     def _by_user(self) -> Mapping[int, list[Place]]:
@@ -304,25 +325,28 @@ def _account(user: User, stored: stored_accounts.Account, fields: set[tuple[str,
     keys: dict[str, LegacyKey | None] = {}
     for name in [name for kind, name in fields if kind == "key"]:
         key = stored.keys.get(name)
-        if key is None or key.is_deleted:
+        if not has_place(name):
+            problems["key", name] = _NO_PLACE
+        elif key is None or key.is_deleted:
             keys[name] = None
         elif (written := _written_key(name, key)) is not None:
             keys[name] = written
         else:
             problems["key", name] = _LOCKED_KEY
-    sets_factor, factor = ("second_factor", "") in fields, None
+    sets_factor, factor, is_complete = ("second_factor", "") in fields, None, True
     try:
         factor = legacy_second_factor(user, vault) if is_new or sets_factor else None
     except Locked:
         sets_factor, problems["second_factor", ""] = False, _LOCKED_FACTOR
+        is_complete = False  # without its second factor the password alone would let in there
     password = legacy_password(user, vault) if is_new or ("password", "") in fields else None
     all_keys = {name: _written_key(name, key) for name, key in stored.keys.items()}
     wanted = Wanted(
         username=user.username,
-        record=record_of(user, password) if is_new and password else None,
+        record=record_of(user, password) if is_new and password and is_complete else None,
         record_keys={name: key for name, key in all_keys.items() if key} if is_new else {},
         record_factor=factor if is_new else None,
-        why_not=_NO_HASH if is_new else _ABSENT,
+        why_not=(_NO_HASH if is_complete else _LOCKED_FACTOR) if is_new else _ABSENT,
         born_at=user.created_at if user.self_registered else None,
         password_hash=password if ("password", "") in fields else None,
         is_admin=user.is_admin if ("role", "") in fields else None,
@@ -335,6 +359,6 @@ def _account(user: User, stored: stored_accounts.Account, fields: set[tuple[str,
 
 def _written_key(name: str, key: stored_accounts.OpenedKey) -> LegacyKey | None:
     """Return the key as it is to stand in the files; None when it is in the trash or locked."""
-    if key.is_deleted or key.payload is None or key.payload.locked:
+    if key.is_deleted or key.payload is None or key.payload.locked or not has_place(name):
         return None
     return stored_accounts.as_legacy(name, key.payload)

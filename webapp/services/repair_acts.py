@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from webapp.clock import now
 from webapp.legacy.compare import Difference, Kind, differences
-from webapp.legacy.keys import LegacyKey
+from webapp.legacy.keys import LegacyKey, has_place
 from webapp.legacy.records import LegacyUser, RejectedRecord
 from webapp.legacy.users_json import Snapshot
 from webapp.models import ApiKey, Discrepancy, User
@@ -122,6 +122,8 @@ class Case:
 
     def _key_written_back(self) -> Act:
         stored = self._account.keys.get(self.row.key_name)
+        if not has_place(self.row.key_name):
+            return Act(why_not="the earlier application uses this name for its mail settings")
         if stored and not stored.is_deleted and (stored.payload is None or stored.payload.locked):
             return Act(why_not="the key does not open here, so it cannot be written")
         if stored is None or stored.is_deleted:
