@@ -8,6 +8,8 @@ from webapp.legacy.scratch import Scratch
 Events = Iterator[tuple[str, object]]
 _BATCH = 1000
 _MAX_DEPTH = 32
+_BEGINNINGS = ("start_map", "start_array")
+_ENDS = ("end_map", "end_array")
 
 
 class Malformed(Exception):
@@ -41,8 +43,7 @@ def scan(events: Events, scratch: Scratch, tick: Callable[[], None]) -> Structur
     if next(events, None) != ("start_map", None):
         raise Malformed("does not hold a JSON object")
     reading = _Scan(scratch, tick)
-    for event, value in events:
-        reading.take(event, value)
+    reading.read(events)
     return reading.finish()
 
 
@@ -50,7 +51,6 @@ class _Scan:
     def __init__(self, scratch: Scratch, tick: Callable[[], None]) -> None:
         self._scratch = scratch
         self._tick = tick
-        self._depth = 1
         self._path = ["", ""]
         """The keys above the current value, the first two levels of them."""
         self._users_are: str | None = None
@@ -58,20 +58,23 @@ class _Scan:
         self._totals = [0, 0, 0]
         self._names: list[tuple[int, str, str, int]] = []
 
-    def take(self, event: str, value: object) -> None:
-        depth = self._depth
-        if event == "map_key":
+    def read(self, events: Events) -> None:
+        depth = 1
+        for event, value in events:
             if depth <= 2:
-                self._key(depth, str(value))
-            return
-        if depth <= 2 and self._path[0] == "users":
+                self._above_records(depth, event, value)
+            if event in _BEGINNINGS:
+                depth += 1
+                if depth > _MAX_DEPTH:
+                    raise Malformed("is nested too deeply")
+            elif event in _ENDS:
+                depth -= 1
+
+    def _above_records(self, depth: int, event: str, value: object) -> None:
+        if event == "map_key":
+            self._key(depth, str(value))
+        elif self._path[0] == "users":
             self._inside_users(depth, event)
-        if event in ("start_map", "start_array"):
-            self._depth = depth + 1
-            if depth >= _MAX_DEPTH:
-                raise Malformed("is nested too deeply")
-        elif event in ("end_map", "end_array"):
-            self._depth = depth - 1
 
     def _key(self, depth: int, key: str) -> None:
         self._path[depth - 1] = key
