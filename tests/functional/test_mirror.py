@@ -23,7 +23,7 @@ from webapp.legacy import replace
 from webapp.legacy.keys import VALUE
 from webapp.legacy.records import LegacyUser
 from webapp.legacy.users_json import open_snapshot
-from webapp.models import OutboxEntry, Run, User
+from webapp.models import OutboxEntry, Run
 from webapp.services import audit, legacy_lookup, legacy_mirror, legacy_outbox, legacy_status, runs
 from webapp.services.accounts import create_account
 from webapp.services.consistency import check_consistency
@@ -35,7 +35,6 @@ from webapp.services.keys import (
     save_user_api_key,
 )
 from webapp.services.legacy_migration import LegacyFilesUnreadable, migrate_api_keys_from_json_to_db
-from webapp.services.legacy_mirror import FilesEnd
 
 PASSWORD = "seven quiet lanterns"
 SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
@@ -342,20 +341,6 @@ def test_killed_behind_the_replacement_the_next_one_settles_it(
     assert note.before not in (note.after, "")  # so that a revert is still recognised
 
 
-def test_in_import_mode_nothing_is_noted(make_settings: MakeSettings, folder: LegacyFolder) -> None:
-    app = create_app(make_settings(LEGACY_DIR=str(folder.path)))
-    with app.app_context():
-        migrate_api_keys_from_json_to_db()
-        save_user_api_key("ann", "openai", "new value")
-        create_account("root", PASSWORD)
-        assert notes() == []
-        assert db.session.scalar(select(User.legacy_hash).where(User.username == "root")) is None
-        start_due_runs()
-        assert runs.latest(runs.LEGACY_MIRROR) is None
-    legacy_lookup.forget(app)
-    dispose_engines(app)
-
-
 def test_what_waits_is_pending_and_no_difference(app: Flask, folder: LegacyFolder) -> None:
     save_user_api_key("ann", "openai", "new value")
     save_user_api_key("ann", "google", "another value")
@@ -401,14 +386,3 @@ def test_a_key_named_like_a_mail_setting_stays_here(app: Flask, folder: LegacyFo
     assert "mail settings" in (notes()[0].problem or "")
     assert "smtp_host" not in raw(folder)["Ann"]["api_keys"]
     assert get_user_api_keys("ann")["smtp_host"] == "a custom secret"
-
-
-def test_nothing_is_written_while_a_cut_over_is_under_way(app: Flask, folder: LegacyFolder) -> None:
-    save_user_api_key("ann", "openai", "new value")
-    run = runs.start(runs.LEGACY_MIRROR)
-    runs.start(runs.LEGACY_CUTOVER)
-    text = (folder.path / "users.json").read_bytes()
-    with pytest.raises(FilesEnd):
-        legacy_mirror.run_mirror(run.id)
-    assert (folder.path / "users.json").read_bytes() == text
-    assert legacy_outbox.is_waiting()

@@ -23,6 +23,7 @@ from webapp.services.consistency import check_consistency
 from webapp.services.due_runs import start_due_runs
 from webapp.services.keys import delete_user_api_key, get_user_api_keys, save_user_api_key
 from webapp.services.legacy_migration import migrate_api_keys_from_json_to_db
+from webapp.services.legacy_mirror import FilesEnd
 from webapp.services.vault import API_KEY, Vault
 
 PASSWORD = "seven quiet lanterns"
@@ -207,3 +208,28 @@ def test_an_account_that_is_equal_is_known_to_be(folder: LegacyFolder) -> None:
     query = select(User.legacy_password).where(User.username == "zoe")
     assert db.session.scalar(query)
     assert [note.problem for note in db.session.scalars(select(OutboxEntry))] == [None]
+
+
+def test_nothing_is_written_while_a_cut_over_is_under_way(folder: LegacyFolder) -> None:
+    save_user_api_key("ann", "openai", "new value")
+    run = runs.start(runs.LEGACY_MIRROR)
+    runs.start(runs.LEGACY_CUTOVER)
+    text = (folder.path / "users.json").read_bytes()
+    with pytest.raises(FilesEnd):
+        legacy_mirror.run_mirror(run.id)
+    assert (folder.path / "users.json").read_bytes() == text
+    assert legacy_outbox.is_waiting()
+
+
+def test_in_import_mode_nothing_is_noted(make_settings: MakeSettings, folder: LegacyFolder) -> None:
+    app = create_app(make_settings(LEGACY_DIR=str(folder.path)))
+    with app.app_context():
+        migrate_api_keys_from_json_to_db()
+        save_user_api_key("ann", "openai", "new value")
+        create_account("root", PASSWORD)
+        assert db.session.scalars(select(OutboxEntry)).all() == []
+        assert db.session.scalar(select(User.legacy_hash).where(User.username == "root")) is None
+        start_due_runs()
+        assert runs.latest(runs.LEGACY_MIRROR) is None
+    legacy_lookup.forget(app)
+    dispose_engines(app)

@@ -61,15 +61,27 @@ def seal(key: DataKey, place: Place, plaintext: bytes) -> str:
 
 def open_sealed(key: DataKey, place: Place, sealed: str) -> bytes:
     """Return the plaintext of `sealed`. Raises DoesNotOpen, never returns a part."""
-    number, text = _parts(sealed)
+    number, text = parts(sealed)
     if number != key.number:
         raise DoesNotOpen
+    return open_text(key, place, text)
+
+
+def parts(sealed: str) -> tuple[int, str]:
+    """Return which data key sealed this, and what `open_text` opens with it.
+
+    Raises DoesNotOpen for what is no sealed value.
+    """
+    version, _, rest = sealed.partition(".")
+    number, _, text = rest.partition(".")
+    if version != FORMAT or not _NUMBER.fullmatch(number):
+        raise DoesNotOpen
+    return int(number), text
+
+
+def open_text(key: DataKey, place: Place, text: str) -> bytes:
+    """Return the plaintext, as `open_sealed` does, for who has taken `parts` to find the key."""
     return decrypt(key.cipher, text, _associated_data(key, place))
-
-
-def data_key_number(sealed: str) -> int:
-    """Return which data key sealed this. Raises DoesNotOpen for what is no sealed value."""
-    return _parts(sealed)[0]
 
 
 def looks_sealed(text: str) -> bool:
@@ -96,15 +108,6 @@ def decrypt(cipher: AESGCM, text: str, associated_data: bytes) -> bytes:
         return cipher.decrypt(blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], associated_data)
     except (InvalidTag, ValueError):
         raise DoesNotOpen from None
-
-
-def _parts(sealed: str) -> tuple[int, str]:
-    """Return data key number and base64url text. Raises DoesNotOpen for what has another form."""
-    version, _, rest = sealed.partition(".")
-    number, _, text = rest.partition(".")
-    if version != FORMAT or not _NUMBER.fullmatch(number):
-        raise DoesNotOpen
-    return int(number), text
 
 
 def _associated_data(key: DataKey, place: Place) -> bytes:

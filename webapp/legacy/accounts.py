@@ -1,6 +1,5 @@
 """One account after the other out of what the sources say, in whatever process."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from webapp.legacy.files import KEY_FILE, USERS, LegacyUnreadable
@@ -26,8 +25,7 @@ class Unparsed(NamedTuple):
     stands_twice_in: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """One record: its number from 0, in the file and then the database, its name, what it holds."""
 
     number: int

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from webapp.legacy.keys import LegacyKey
 from webapp.legacy.records import LegacyUser
@@ -34,8 +35,7 @@ class Difference:
     key_name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredUser:
+class StoredUser(NamedTuple):
     """The database's side. A key that does not open with the master keys at hand is None.
 
     Keys in the trash are not there. `same_password` and `same_second_factor` are None where nobody

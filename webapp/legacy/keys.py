@@ -3,9 +3,9 @@
 import hashlib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
+from typing import NamedTuple
 
 from webapp.legacy.tokens import TokenKeys, looks_encrypted
 
@@ -26,8 +26,7 @@ class NotText(Exception):
     """Text was expected and something else stands there."""
 
 
-@dataclass(frozen=True, slots=True)
-class LegacyKey:
+class LegacyKey(NamedTuple):
     """One key: `parts` holds `value`, or the fields that are set.
 
     `locked` holds the tokens of the parts that no Fernet key opens; a key with any is locked.
@@ -36,9 +35,13 @@ class LegacyKey:
     """
 
     name: str
-    parts: Mapping[str, str] = field(repr=False)
-    locked: Mapping[str, str] = field(repr=False)
-    older: "LegacyKey | None" = field(default=None, repr=False)
+    parts: Mapping[str, str]
+    locked: Mapping[str, str]
+    older: "LegacyKey | None" = None
+
+    def __repr__(self) -> str:
+        """Return the name; no value belongs into a message."""
+        return f"LegacyKey({self.name!r})"
 
     @property
     def has_fields(self) -> bool:

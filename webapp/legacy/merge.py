@@ -93,7 +93,7 @@ def _winner(file: LegacyUser, database: LegacyUser, name: str, warnings: list[st
         f"key {name} differs between users.json and the database; {why} ({winner}) was taken,"
         " the other is kept as an older version"
     )
-    return replace(sides[winner], older=sides[loser])
+    return sides[winner]._replace(older=sides[loser])
 
 
 def _is_newer(one: datetime | None, other: datetime | None) -> bool:

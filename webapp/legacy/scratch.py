@@ -85,6 +85,15 @@ class Scratch:
         )
         yield from rows
 
+    def known_names(self, level: int, folded: Iterable[str]) -> set[str]:
+        """Return those of `folded` of which there is an account."""
+        rows = self._db.execute(
+            "SELECT folded FROM names WHERE level = ?"
+            " AND folded IN (SELECT value FROM json_each(?))",
+            (level, json.dumps(list(folded))),
+        )
+        return {row[0] for row in rows}
+
     def add_second_factors(self, entries: Iterable[tuple[str, object]]) -> None:
         """Add username and entry; of equal names the last stays, as JSON is read."""
         self._add(

@@ -199,6 +199,12 @@ class Snapshot:
             in_file = self._name_of(username) is not None
             return in_file or (self._has_rows and self._scratch.row(fold(username)) is not None)
 
+    def absent(self, usernames: Sequence[str]) -> list[str]:
+        """Return those of which there is no account, ignoring case."""
+        with self._lock:
+            known = self._scratch.known_names(self._level, map(fold, usernames))
+        return [name for name in usernames if fold(name) not in known and name not in self]
+
     def find(self, username: str) -> LegacyUser | RejectedRecord | None:
         """Return the account of this name, ignoring case; safe to call from several threads.
 

@@ -76,15 +76,16 @@ def _compare(
     username: str,
     stored: dict[str, Account],
 ) -> Finding:
-    name = printable(username)
-    if isinstance(user, DuplicateName):
-        return Finding(position, None, [Difference(Kind.DUPLICATE_USERNAME, name)])
-    if not isinstance(user, LegacyUser):
-        return Finding(position, None, [Difference(Kind.REJECTED_RECORD, name)])
     account = stored.get(fold(username))
-    if account is None:
-        return Finding(position, None, [Difference(Kind.ONLY_IN_LEGACY, name)])
-    return Finding(position, account.id, differences(user, stored_side(account, user)))
+    if account is not None and isinstance(user, LegacyUser):
+        return Finding(position, account.id, differences(user, stored_side(account, user)))
+    if isinstance(user, DuplicateName):
+        kind = Kind.DUPLICATE_USERNAME
+    elif isinstance(user, RejectedRecord):
+        kind = Kind.REJECTED_RECORD
+    else:
+        kind = Kind.ONLY_IN_LEGACY
+    return Finding(position, None, [Difference(kind, printable(username))])
 
 
 def stored_side(account: stored_accounts.Account, legacy: LegacyUser) -> StoredUser:

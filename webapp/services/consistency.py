@@ -146,7 +146,8 @@ def _compare_database(snapshot: Snapshot, found: "_Findings") -> Iterator[int]:
         rows = db.session.execute(
             select(User.id, User.username).where(User.id > last).order_by(User.id).limit(BATCH)
         ).all()
-        absent = [row for row in rows if row.username not in snapshot]
+        names = set(snapshot.absent([row.username for row in rows]))
+        absent = [row for row in rows if row.username in names]
         pending = legacy_pending.load([row.id for row in absent])
         db.session.rollback()
         if not rows:

@@ -24,11 +24,10 @@ IMPORT = "import"
 """What `api_key_versions.source` says of a value from the predecessor."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedKey:
+class OpenedKey(NamedTuple):
     """A stored key, also one in the trash; `payload` is None when it does not open now."""
 
-    payload: Payload | None = field(repr=False)
+    payload: Payload | None
     source: str
     is_deleted: bool
     expires_at: datetime | None
