@@ -25,6 +25,7 @@ from webapp.services.legacy_migration import (
     LegacyFilesUnreadable,
     migrate_api_keys_from_json_to_db,
 )
+from webapp.services.legacy_repair import Choice, repair
 
 OTHER_KEY = Fernet.generate_key().decode()
 OTHER_MASTER_KEY = "k2:ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA"
@@ -314,3 +315,25 @@ def test_comparing_changes_neither_side(folder: LegacyFolder) -> None:
     assert (folder.path / "users.json").read_bytes() == before
     assert db.session.scalars(select(ApiKeyVersion.sealed_value)).all() == versions
     assert db.session.scalar(select(User.is_admin).where(User.username == "ann")) is True
+
+
+def test_without_its_file_nothing_is_said_about_second_factors(
+    app: Flask, folder: LegacyFolder
+) -> None:
+    folder.second_factors({"ann": {"secret": TOTP, "enabled": True}})
+    migrate_api_keys_from_json_to_db()
+    (folder.path / "two_fa.json").unlink()
+    assert found(check_consistency()) == set()
+    folder.second_factors({})
+    assert found(check_consistency()) == {("second_factor_differs", "ann", "")}
+    (folder.path / "two_fa.json").unlink()
+    report = repair(Choice(winner="legacy"))
+    assert "two_fa.json is missing" in report.steps[0].says
+    assert db.session.scalar(select(User.totp_enabled_at).where(User.username == "ann"))
+
+
+def test_an_account_is_named_in_any_case(app: Flask, folder: LegacyFolder) -> None:
+    write(folder, Éva=record(), bob=record())
+    check_consistency()
+    for name in ("Éva", "BOB"):
+        assert repair(Choice(winner="legacy", username=name)).repaired == 1

@@ -16,6 +16,7 @@ from tests.people import TOTP
 from webapp import create_app
 from webapp.db import db, dispose_engines, transaction
 from webapp.legacy import replace, retire
+from webapp.legacy.files import LegacyUnreadable
 from webapp.models import AuditEvent, OutboxEntry, Run, User
 from webapp.services import (
     credentials,
@@ -274,6 +275,23 @@ def test_one_that_failed_behind_the_removal_is_finished_by_the_next(
     assert not legacy_mode.is_on()
     unseal(folder.path / report.archive, tmp_path / "unsealed")
     assert contents(tmp_path / "unsealed") == before
+
+
+def test_files_that_were_moved_away_end_it(
+    app: Flask, folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_: object) -> None:
+        folder.users({"late": record()})
+        raise LegacyUnreadable("users.json", "was written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retire, "remove_hashes", late)
+        with pytest.raises(LegacyFilesUnreadable):
+            cut_over()
+    (folder.path / "users.json").rename(folder.path / "users.json.bak")
+    with pytest.raises(LegacyFilesUnreadable, match="is missing"):
+        cut_over()
+    assert legacy_mode.is_on()
 
 
 def test_the_commands(app: Flask, folder: LegacyFolder, tmp_path: Path) -> None:

@@ -196,7 +196,8 @@ def test_nor_what_an_undo_took_away(worker: Worker, folder: Folder) -> None:
     assert "ann" not in accounts()
     worker.passes(hours=1)
     folder.touch(hours=1)
-    assert worker.works()[0] == LEGACY_IMPORT, "files that changed are imported anew"
+    assert worker.works() == [CONSISTENCY_CHECK], "files that changed are no reason"
+    assert "ann" not in accounts()
 
 
 def test_a_stranger_receives_nothing(app: Flask, worker: Worker, folder: Folder) -> None:

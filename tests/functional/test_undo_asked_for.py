@@ -241,7 +241,11 @@ def test_an_undone_import_does_not_start_again_by_itself(app: Flask, folder: Leg
             assert runs.LEGACY_IMPORT not in started()
             set_clock(now() + timedelta(hours=2))
         folder.second_factors({"ann": {"secret": "", "enabled": False}})
-        assert started() == [runs.LEGACY_IMPORT], "other files are another import"
+        assert runs.LEGACY_IMPORT not in started(), "a sign-in there is no reason"
+        runs.start(runs.LEGACY_IMPORT)
+        assert started() == [], "this one ends here, of another state"
+        set_clock(now() + timedelta(hours=2))
+        assert started() == [runs.LEGACY_IMPORT], "somebody has asked, so it goes on by itself"
 
 
 def test_a_failed_import_that_was_undone_is_not_tried_again(

@@ -90,6 +90,14 @@ def stamp(folder: Path, extra_keys: Sequence[str] = ()) -> Stamp:
     return Stamp(digest.hexdigest()[:32], newest)
 
 
+def size(folder: Path) -> int:
+    """Return how many bytes users.json has; 0 where there is none to look at."""
+    try:
+        return (folder / USERS).stat().st_size
+    except OSError:
+        return 0
+
+
 def copy(folder: Path, extra_keys: Sequence[str], tick: Callable[[], None]) -> Copies:
     """Copy the files; whoever calls closes `closing`. `tick` is called for each MiB.
 

@@ -38,6 +38,7 @@ def remove_hashes(folder: Path, sealed: Mapping[str, str], permit: Callable[[], 
         if factors.exists and _digest(factors) != sealed.get(SECOND_FACTORS):
             raise LegacyUnreadable(SECOND_FACTORS, _WRITTEN)
     with Original(folder / USERS) as original:
+        _require(original, folder)
         if _digest(original) != sealed.get(USERS):
             if _has_hashes(original):
                 raise LegacyUnreadable(USERS, _WRITTEN)
@@ -51,7 +52,14 @@ def remove_hashes(folder: Path, sealed: Mapping[str, str], permit: Callable[[], 
 def has_hashes(folder: Path) -> bool:
     """Whether any record of users.json has a password_hash. Raises LegacyUnreadable."""
     with Original(folder / USERS) as original:
-        return original.exists and _has_hashes(original)
+        _require(original, folder)
+        return _has_hashes(original)
+
+
+def _require(original: Original, folder: Path) -> None:
+    """Raise LegacyUnreadable for a file that is not there: it may lie elsewhere, hashes and all."""
+    if not original.exists:
+        raise LegacyUnreadable(USERS, f"is missing in {folder}")
 
 
 def _has_hashes(original: Original) -> bool:

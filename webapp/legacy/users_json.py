@@ -117,6 +117,7 @@ class Snapshot:
             self._warn_of_repeated()
             self._has_rows = database is not None and self._load_rows(database(), tick)
             with _reading(SECOND_FACTORS):
+                self._knows_second_factors = copies.second_factors is not None
                 self._has_second_factors = self._load_second_factors(copies.second_factors)
             tick()
             self._closing = stack.pop_all()
@@ -205,17 +206,31 @@ class Snapshot:
             known = self._scratch.known_names(self._level, map(fold, usernames))
         return [name for name in usernames if fold(name) not in known and name not in self]
 
+    @property
+    def knows_second_factors(self) -> bool:
+        """Whether there is a two_fa.json: without one nobody can tell who has a second factor."""
+        return self._knows_second_factors
+
+    def index(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Make ready what `find` needs, which reads the whole file; `tick` is called meanwhile."""
+        with self._lock:
+            if not self._indexed:
+                self._scratch.add_records(self._foldable(tick))
+                self._indexed = True
+
+    def _foldable(self, tick: Callable[[], None]) -> Iterator[tuple[str, str, object]]:
+        for number, (name, record) in enumerate(self._records()):
+            if number % _BATCH == 0:
+                tick()
+            yield fold(name), name, record
+
     def find(self, username: str) -> LegacyUser | RejectedRecord | None:
         """Return the account of this name, ignoring case; safe to call from several threads.
 
         The first call indexes the whole file. Raises LegacyUnreadable like `accounts`.
         """
+        self.index()
         with self._lock:
-            if not self._indexed:
-                self._scratch.add_records(
-                    (fold(name), name, record) for name, record in self._records()
-                )
-                self._indexed = True
             found = self._scratch.record(fold(username))
             if found is None:
                 return self._find_row(fold(username))

@@ -35,6 +35,10 @@ class Finding(NamedTuple):
     user_id: int | None
     differences: Sequence[Difference]
 
+    def without(self, kind: Kind) -> "Finding":
+        """Return it without the differences of one kind."""
+        return self._replace(differences=[one for one in self.differences if one.kind != kind])
+
 
 class Outcome(NamedTuple):
     """How many accounts of a batch are equal, and what there is about the others."""
@@ -46,9 +50,13 @@ class Outcome(NamedTuple):
 class Comparison:
     """Compares batches, with the keys of both sides at hand."""
 
-    def __init__(self, parse: AccountParser, keyring: Keyring) -> None:
+    def __init__(
+        self, parse: AccountParser, keyring: Keyring, *, knows_second_factors: bool = True
+    ) -> None:
+        """Where two_fa.json is missing nothing is said about second factors."""
         self._parse = parse
         self._keyring = keyring
+        self._knows_second_factors = knows_second_factors
 
     def __call__(self, batch: Batch) -> Outcome:
         """Raises LegacyUnreadable like `AccountParser`."""
@@ -57,6 +65,8 @@ class Comparison:
         for position, found in enumerate(batch.unparsed):
             account = self._parse(found)
             finding = _compare(position, account.user, found.username, stored)
+            if not self._knows_second_factors:
+                finding = finding.without(Kind.SECOND_FACTOR_DIFFERS)
             if finding.differences:
                 findings.append(finding)
         return Outcome(len(batch.unparsed) - len(findings), findings)

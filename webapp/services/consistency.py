@@ -46,7 +46,9 @@ class CheckReport:
 
 
 def check_consistency(*, parent: Lease | None = None) -> CheckReport:
-    """Compare LEGACY_DIR with the database in the foreground, for `parent` see `runs.begin`.
+    """Compare LEGACY_DIR with the database in the foreground.
+
+    For `parent` see `runs.begin`; without the single items then.
 
     Raises LegacyFilesUnreadable, LegacyNotConfigured, and NotAvailable while a worker checks.
     """
@@ -54,7 +56,8 @@ def check_consistency(*, parent: Lease | None = None) -> CheckReport:
     with runs.working(lease):
         counts = _check(lease)
     equal, pending = counts.pop("equal"), counts.pop("pending")
-    return CheckReport(equal, pending, counts, open_discrepancies())
+    items = open_discrepancies() if parent is None else []  # as many as there are users, perhaps
+    return CheckReport(equal, pending, counts, items)
 
 
 def run_check(run_id: int) -> None:
@@ -106,7 +109,9 @@ def _progress(lease: Lease, done: int, *, total: int | None = None) -> None:
 
 def _compare_legacy(snapshot: Snapshot, found: "_Findings") -> Iterator[int]:
     """Compare every account of the files; yield how many were done, batch by batch."""
-    compare = Comparison(snapshot.parse, current_keyring())
+    compare = Comparison(
+        snapshot.parse, current_keyring(), knows_second_factors=snapshot.knows_second_factors
+    )
     helpers = parallel.helpers_for(snapshot.total)
     batches = parallel.in_order(compare, _batches(snapshot), helpers=helpers)
     with closing(batches) as compared:

@@ -45,7 +45,7 @@ def start_due_runs() -> None:
         runs.start(runs.LEGACY_IMPORT, source=state)
     elif _check_is_due(timedelta(minutes=settings.consistency_interval_minutes)):
         runs.start(runs.CONSISTENCY_CHECK)
-    elif settings.legacy_repair == "import" and state != UNREADABLE and not _is_undone(state):
+    elif settings.legacy_repair == "import" and state != UNREADABLE and not _was_undone():
         repair_policy.start_due_repair()
 
 
@@ -69,10 +69,10 @@ def _import_is_due(state: str) -> bool:
     last = runs.latest(runs.LEGACY_IMPORT)
     if last is None:
         return True
-    if last.finished_at is None or runs.unfinished(runs.LEGACY_UNDO):
+    if last.finished_at is None or _was_undone():
         return False
     ends = _ends(runs.LEGACY_IMPORT, state)
-    if "finished" in ends or (state != UNREADABLE and _is_undone(state)):
+    if "finished" in ends:
         return False
     if last.status == "failed" and last.source == state:
         pause = _RETRY_PAUSES[min(len(ends), len(_RETRY_PAUSES)) - 1]
@@ -84,9 +84,13 @@ def _import_is_due(state: str) -> bool:
     return last.finished_at + pause <= now()
 
 
-def _is_undone(state: str) -> bool:
-    """Whether somebody has taken this state of the files back: it comes again when they say so."""
-    return bool(_ends(runs.LEGACY_UNDO, state))
+def _was_undone() -> bool:
+    """Whether somebody took an import back since the last one: it comes again when they say so.
+
+    The earlier application writes its files at each sign-in, so that they have another state soon.
+    """
+    undone, imported = runs.latest(runs.LEGACY_UNDO), runs.latest(runs.LEGACY_IMPORT)
+    return undone is not None and imported is not None and undone.id > imported.id
 
 
 def _ends(kind: str, state: str) -> list[str]:

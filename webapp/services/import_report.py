@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 _STORED_REJECTIONS: Final = 1000
-_STORED_WARNINGS: Final = 100
+_STORED_WARNINGS: Final = 1000
 _MOST: Final = 50_000
 """So many entries are held in memory; the counts are of all of them."""
 
@@ -79,5 +79,9 @@ class ImportReport:
                 {"name": entry.name, "reason": entry.reason}
                 for entry in self.rejected[:_STORED_REJECTIONS]
             ],
-            "warnings": list(self.warnings[:_STORED_WARNINGS]),
+            "warnings": [*self.warnings[:_STORED_WARNINGS], *self._left_out()],
         }
+
+    def _left_out(self) -> list[str]:
+        more = len(self.warnings) - _STORED_WARNINGS
+        return [f"{more:,} more; flask legacy import --dry-run lists them"] if more > 0 else []

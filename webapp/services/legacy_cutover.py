@@ -174,7 +174,9 @@ def _half_done(lease: Lease, folder: Path) -> dict[str, Any] | None:
     The files can neither be imported nor compared any more then, and it has only to be finished.
     """
     last = runs.latest(runs.LEGACY_CUTOVER, status="failed")
-    if last is None or "sealed" not in last.report or retire.has_hashes(folder):
+    if last is None or last.report.get("folder") != legacy_mode.folder_id(folder):
+        return None
+    if retire.has_hashes(folder):
         return None
     report = dict(last.report)
     with transaction() as session:
@@ -208,6 +210,7 @@ def _seal(lease: Lease, folder: Path) -> dict[str, Any]:
         sealed = legacy_archive.seal_files(folder, folder / name, current_keyring(), lease.renew)
     report = {
         "sealed": sealed,
+        "folder": legacy_mode.folder_id(folder),
         "archive": name,
         "master_key": current_keyring().active.id,
         "accepted": differing,

@@ -7,7 +7,7 @@ process reads the files once for each state of them, and finds single accounts i
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from webapp.config import Settings, current_settings
 from webapp.db import db, transaction
+from webapp.legacy import files
 from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.records import LegacyUser
 from webapp.legacy.users_json import Snapshot
@@ -37,6 +38,9 @@ _MOST_OF_THE_TIME = 10
 _ASKED_EVERY_SECONDS = 2.0
 """An import that ends meanwhile is noticed so much later, and so is that one was undone."""
 
+_SMALL_BYTES = 4 << 20
+"""A users.json of up to this size is read while somebody waits: some tenths of a second."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -49,11 +53,12 @@ class NamesUnknown(ServiceError):
     )
 
 
-def find_account(username: str) -> LegacyUser | None:
+def find_account(username: str, *, may_wait: bool = True) -> LegacyUser | None:
     """Return the account that the files have, ignoring case, and that may not be imported yet.
 
     None without legacy files, when this very state of them was imported whole, and when they cannot
-    be read, which the admin page shows.
+    be read, which the admin page shows; unless the caller `may_wait`, also while a large file is
+    being read.
     """
     settings = current_settings()
     if not legacy_mode.is_on():
@@ -61,6 +66,8 @@ def find_account(username: str) -> LegacyUser | None:
     try:
         state = _state(settings, fresh=False)
         if _was_imported(state):
+            return None
+        if not may_wait and not _is_at_hand(settings, state):
             return None
         with _index(settings, state, fresh=False) as snapshot:
             found = snapshot.find(username)
@@ -112,11 +119,12 @@ def keys_not_imported(owner: Owner, stored: Collection[str]) -> dict[str, Payloa
     """Return the keys of `owner` in the legacy file that the database has no row for yet.
 
     Empty for who has signed up here, and may be somebody else than the person of the file, unless
-    the file's record is what the mirror wrote for them. Empty
-    when this very state of the files was imported whole, and when they cannot be read: the
-    database's keys are answer enough then, and the admin page shows it.
+    the file's record is what the mirror wrote for them. Empty when this very state of the files was
+    imported whole, and when they cannot be read: the database's keys are answer enough then, and
+    the admin page shows it. Nobody who has keys here waits until a huge file was read: it is read
+    beside, and until then an older state of it serves, or none.
     """
-    user = find_account(owner.username)
+    user = find_account(owner.username, may_wait=False)
     if user is None or (owner.self_registered and user.created_at != owner.created_at):
         return {}
     return {name: payload_of(key) for name, key in user.keys.items() if name not in stored}
@@ -187,11 +195,39 @@ class _Cache:
     snapshot: Snapshot | None = None
     read_at: float = 0.0
     took: float = 0.0
+    reading: threading.Thread | None = None
+    """Reads a large file for those who do not wait for it."""
 
 
 def _cache() -> _Cache:
     cache: _Cache = current_app.extensions.setdefault("keystay_legacy_cache", _Cache())
     return cache
+
+
+def _is_at_hand(settings: Settings, state: str) -> bool:
+    """Whether the files can be looked into without waiting; else they are read beside."""
+    assert settings.legacy_dir is not None  # noqa: S101 - legacy_enabled says so
+    cache = _cache()
+    if cache.reading is not None and cache.reading.is_alive():
+        return False
+    kept = cache.snapshot
+    if kept is not None and kept.stamp == state:
+        return True
+    if files.size(settings.legacy_dir) <= _SMALL_BYTES:
+        return True
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # for another thread
+
+    def read() -> None:
+        with (
+            app.app_context(),
+            suppress(LegacyUnreadable),
+            _index(settings, state, fresh=False) as snapshot,
+        ):
+            snapshot.index()
+
+    cache.reading = threading.Thread(target=read, name="legacy-index", daemon=True)
+    cache.reading.start()
+    return False
 
 
 @contextmanager

@@ -78,7 +78,9 @@ def migrate_api_keys_from_json_to_db(
     folder = folder or configured_folder()
     check_no_undo()
     state = legacy_sources.stamp_or_unreadable(folder)
-    lease = runs.begin(runs.LEGACY_IMPORT, source=state, parent=parent)
+    is_other = folder != current_settings().legacy_dir
+    arguments = {"folder": str(folder.resolve())} if is_other else None
+    lease = runs.begin(runs.LEGACY_IMPORT, source=state, arguments=arguments, parent=parent)
     with runs.working(lease):
         return _import(lease, folder)
 
@@ -86,7 +88,8 @@ def migrate_api_keys_from_json_to_db(
 def run_import(run_id: int) -> ImportReport:
     """Do the work of a run in the background. Raises as above."""
     with runs.working(runs.take(run_id)) as lease:
-        return _import(lease, configured_folder())
+        other = lease.arguments.get("folder")
+        return _import(lease, Path(other) if other else configured_folder())
 
 
 def preview_import(folder: Path | None = None) -> ImportReport:
@@ -111,12 +114,20 @@ def configured_folder() -> Path:
 
 
 @contextmanager
-def open_files(folder: Path, tick: Callable[[], None]) -> Iterator[Snapshot]:
+def open_files(
+    folder: Path, tick: Callable[[], None], *, patience_seconds: float = 60.0
+) -> Iterator[Snapshot]:
     """Open a snapshot of the sources, read through and complete; `tick` is called meanwhile.
 
-    Raises LegacyFilesUnreadable, also for a key file that cannot be used where a token needs it.
+    A file that is being written is waited for as long as the patience lasts. Raises
+    LegacyFilesUnreadable, also for a key file that cannot be used where a token needs it.
     """
-    with _readable(), legacy_sources.open_sources(folder, tick=tick) as snapshot:
+    with (
+        _readable(),
+        legacy_sources.open_sources(
+            folder, patience_seconds=patience_seconds, tick=tick
+        ) as snapshot,
+    ):
         snapshot.require_keys(tick)
         yield snapshot
 

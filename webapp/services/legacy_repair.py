@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from webapp.clock import now
@@ -23,6 +23,8 @@ from webapp.services.runs import Lease
 
 BATCH: Final = 200
 MOST_PREVIEWED: Final = 100
+_PATIENCE_SECONDS: Final = 3.0
+"""So long somebody who looks at a page waits for a file that is being written."""
 _MOST_LISTED: Final = 1000
 
 
@@ -69,7 +71,8 @@ class Choice:
         if self.kinds:
             chosen.append(Discrepancy.kind.in_(self.kinds))
         if self.username:
-            chosen.append(func.lower(Discrepancy.username) == self.username.lower())
+            same = func.lower(Discrepancy.username) == self.username.lower()
+            chosen.append(or_(same, Discrepancy.username == self.username))
         if self.newer_than:
             chosen.append(Discrepancy.id > self.newer_than)
         if self.up_to is not None:
@@ -130,7 +133,9 @@ def preview_repair(choice: Choice, limit: int = MOST_PREVIEWED) -> Preview:
     if not total:
         raise NothingChosen
     rows = db.session.scalars(replace(choice, up_to=newest).query().limit(limit)).all()
-    with open_files(folder, lambda: None) as snapshot:
+    db.session.rollback()  # reading a large file takes longer than a transaction may last
+    with open_files(folder, lambda: None, patience_seconds=_PATIENCE_SECONDS) as snapshot:
+        snapshot.index()
         steps = [_step(case, choice) for case in load_cases(rows, snapshot, db.session())]
     db.session.rollback()
     return Preview(steps, total, newest)
@@ -185,6 +190,7 @@ def _repair(lease: Lease) -> RepairReport:
         total = db.session.scalar(select(func.count()).select_from(choice.query().subquery()))
         db.session.rollback()
     with open_files(configured_folder(), lease.renew) as snapshot:
+        snapshot.index(lease.renew)  # not in a transaction that others wait for
         while True:
             lease.renew()
             with transaction() as session:
@@ -196,7 +202,7 @@ def _repair(lease: Lease) -> RepairReport:
                 for case in load_cases(rows, snapshot, session, for_update=True):
                     outcome, reason = _settle(case, choice, session, lease.run_id)
                     counts[outcome] += 1
-                    if reason:
+                    if reason and len(left) < _MOST_LISTED:
                         left.append(_left(case, reason))
                 done, last = done + len(rows), rows[-1].id
                 steps = [asdict(step) for step in left[:_MOST_LISTED]]

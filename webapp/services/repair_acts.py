@@ -68,6 +68,7 @@ class Case:
     row: Discrepancy
     legacy: LegacyUser | RejectedRecord | None
     stored: Account | None
+    knows_second_factors: bool = True
 
     @property
     def is_gone(self) -> bool:
@@ -90,6 +91,8 @@ class Case:
             return Act(why_not=_NEVER[Kind.REJECTED_RECORD])
         if self.legacy and legacy_accounts.is_stranger(self.legacy, self.stored):
             return Act(why_not=_STRANGER)
+        if kind is Kind.SECOND_FACTOR_DIFFERS and not self.knows_second_factors:
+            return Act(why_not="two_fa.json is missing, so nobody knows what it says")
         if is_automatic and self.stored and self.row.key_name in self.stored.keys:
             return Act(why_not=_DELETED_HERE)
         return self._database_wins(kind) if winner == "database" else self._legacy_wins(kind)
@@ -259,4 +262,5 @@ def load_cases(
     for row in rows:
         name = fold(row.username)
         stored = stored_accounts.load(session, [name], for_update=for_update)
-        yield Case(row, snapshot.find(row.username), stored.get(name))
+        legacy = snapshot.find(row.username)
+        yield Case(row, legacy, stored.get(name), snapshot.knows_second_factors)
