@@ -11,7 +11,7 @@ RUN_STAMP := $(VENV)/.locked-run
 DEV_STAMP := $(VENV)/.locked-dev
 UV_VERSION := 0.13.9
 # Test processes side by side; on two cores, since many tests wait for other processes.
-JOBS ?= 4
+JOBS ?= 5
 
 .DEFAULT_GOAL := help
 # Two installs at once into one environment do not get along.

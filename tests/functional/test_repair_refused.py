@@ -34,6 +34,9 @@ from webapp.db import transaction
 from webapp.models import Discrepancy
 from webapp.services.legacy_repair import run_repair
 
+# What is refused is refused before the database is asked.
+pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+
 HTMX = {"HX-Request": "true"}
 
 

@@ -18,8 +18,9 @@ from webapp.services import legacy_database as reading
 from webapp.services.legacy_database import RecentStamp, read, stamp
 
 WAIT = 0.2
-on_sqlite = pytest.mark.parametrize("legacy_kind", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("legacy_kind", ["postgresql"], indirect=True)
+# The predecessor's database is of the other kind than ours, which is not used here.
+on_sqlite = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 
 
 def rows(database: LegacyDatabase) -> list[Row]:
