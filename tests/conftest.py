@@ -14,7 +14,7 @@ from flask_migrate import upgrade
 from sqlalchemy import Engine, event
 
 from devserver.embedded_redis import EmbeddedRedis
-from tests import compiled_templates
+from tests import compiled_statements, compiled_templates
 from tests.servers import PostgresServer
 from tests.visitor import Visitor, new_visitor
 from webapp import create_app
@@ -26,6 +26,7 @@ pytest_plugins = ["tests.worker_process", "tests.legacy_database"]
 
 
 compiled_templates.share()
+compiled_statements.share()
 
 CHEAP_PASSWORDS = PasswordCost(memory_kib=64, passes=1, lanes=1)
 ENVIRON = {
