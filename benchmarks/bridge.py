@@ -164,7 +164,8 @@ def _check(legacy: Path) -> int:
 def _change(number: int) -> None:
     """Save a key of each of `number` users; what is measured is writing that back."""
     for index in range(number):
-        save_user_api_key(f"user{index}", "openai", f"changed for the mirror {number} {index}")
+        value = f"changed for the mirror {time.time_ns()}"  # in no file that was mirrored before
+        save_user_api_key(f"user{index}", "openai", value)
 
 
 def _mirror(legacy: Path) -> int:
