@@ -55,6 +55,7 @@ class Person:
     def type_key(self, name: str, value: str) -> Locator:
         """Put `value` into the field of a key and return the button that saves it."""
         key = self.key(name)
+        key.wait_for()  # whether its form is open shows once the page is there
         form = key.locator(".key-form")
         if not form.locator("[name=value]").is_visible():
             key.locator(".key-edit > summary").click()
