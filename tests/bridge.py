@@ -24,6 +24,7 @@ from webapp.clock import now
 from webapp.db import Base, db, transaction
 from webapp.legacy import files, late_writes, mirror, replace
 from webapp.models import KeyringCheck, Run
+from webapp.private_files import sync_folder
 from webapp.services import (
     accounts,
     admin,
@@ -113,7 +114,7 @@ class Bridge:
 
     def _let_interlopers_in(self, patch: pytest.MonkeyPatch) -> None:
         confirm, state_of, flush = (
-            legacy_mirror._Batch._confirm, replace._state_of, replace._flush_folder,
+            legacy_mirror._Batch._confirm, replace._state_of, sync_folder,
         )  # fmt: skip
 
         def confirm_and_write(batch: Any) -> None:
@@ -134,7 +135,7 @@ class Bridge:
 
         patch.setattr(legacy_mirror._Batch, "_confirm", confirm_and_write)
         patch.setattr(replace, "_state_of", look_and_write)
-        patch.setattr(replace, "_flush_folder", flush_and_write)
+        patch.setattr(replace, "sync_folder", flush_and_write)
 
     def begin_anew(self) -> None:
         """Empty the database, write the first files and import them."""

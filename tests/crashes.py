@@ -25,7 +25,7 @@ from webapp.services.runs import Lease
 _STEPS: tuple[tuple[Any, str], ...] = (
     (Session, "commit"),
     (replace, "_state_of"),
-    (replace, "_flush_folder"),
+    (replace, "sync_folder"),
     (mirror, "holds"),
     (mirror, "merge_late_write"),
     (legacy_mirror, "_requeue_reverted"),

@@ -204,7 +204,7 @@ def test_a_predecessor_that_still_writes_ends_it(
     assert not list(folder.path.glob("*keystay-archive*"))
 
 
-@pytest.mark.parametrize("killed_at", ["_write", "_flush_folder"])
+@pytest.mark.parametrize("killed_at", ["_write", "sync_folder"])
 def test_killed_while_the_hashes_are_taken_out_the_next_one_goes_on(
     app: Flask, folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch, killed_at: str,
     tmp_path: Path,

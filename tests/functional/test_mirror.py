@@ -312,7 +312,7 @@ def test_a_full_disk_loses_nothing(
     assert there(folder, "ann").keys["openai"].parts == {VALUE: "new value"}
 
 
-@pytest.mark.parametrize("killed_at", ["_flush_folder", "holds"])
+@pytest.mark.parametrize("killed_at", ["sync_folder", "holds"])
 def test_killed_behind_the_replacement_the_next_one_settles_it(
     app: Flask, folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch, killed_at: str
 ) -> None:
@@ -324,7 +324,7 @@ def test_killed_behind_the_replacement_the_next_one_settles_it(
 
     save_user_api_key("ann", "openai", "new value")
     run = runs.start(runs.LEGACY_MIRROR)
-    module = replace if killed_at == "_flush_folder" else legacy_files_mirror
+    module = replace if killed_at == "sync_folder" else legacy_files_mirror
     with monkeypatch.context() as patch:
         patch.setattr(module, killed_at, kill)
         with pytest.raises(Killed):

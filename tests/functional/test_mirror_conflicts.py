@@ -17,6 +17,7 @@ from webapp.clock import now
 from webapp.db import db, dispose_engines, transaction
 from webapp.legacy import replace
 from webapp.models import ApiKey, ApiKeyVersion, OutboxEntry, Run, User
+from webapp.private_files import sync_folder
 from webapp.services import legacy_lookup, legacy_mirror, legacy_outbox, runs
 from webapp.services.accounts import create_account
 from webapp.services.consistency import check_consistency
@@ -138,7 +139,7 @@ def test_a_password_that_was_changed_there_since_a_worker_died_stays(
 
     create_account("zoe", PASSWORD)
     with monkeypatch.context() as patch:
-        patch.setattr(replace, "_flush_folder", kill)
+        patch.setattr(replace, "sync_folder", kill)
         with pytest.raises(Killed):
             mirror()
     users = raw(folder)
@@ -185,7 +186,7 @@ def test_changes_of_one_key_that_lie_far_apart_are_settled_together(
 def test_what_is_written_beside_a_replacement_is_imported(
     folder: LegacyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flush = replace._flush_folder
+    flush = sync_folder
 
     def flush_and_write(path: Path) -> None:
         flush(path)
@@ -193,7 +194,7 @@ def test_what_is_written_beside_a_replacement_is_imported(
 
     save_user_api_key("ann", "openai", "of ours")
     with monkeypatch.context() as patch:
-        patch.setattr(replace, "_flush_folder", flush_and_write)
+        patch.setattr(replace, "sync_folder", flush_and_write)
         mirror()
     with transaction() as session:
         for run in session.scalars(select(Run).where(Run.kind == runs.LEGACY_IMPORT)):

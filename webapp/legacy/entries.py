@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
-from webapp.legacy.files import SECOND_FACTORS, USERS, Torn
+from webapp.legacy.files import BYTE_ORDER_MARK, SECOND_FACTORS, USERS, Torn
 from webapp.legacy.json_edit import (
     Member,
     NotAnObject,
@@ -18,7 +18,6 @@ from webapp.legacy.json_edit import (
 from webapp.legacy.replace import Edit
 from webapp.legacy.structure import fold
 
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _ENOUGH_OF_A_RECORD: Final = 1 << 16
 
 
@@ -85,7 +84,7 @@ class Entries:
 
 
 def _beginning(text: Text) -> int:
-    at = len(_BYTE_ORDER_MARK) if text[: len(_BYTE_ORDER_MARK)] == _BYTE_ORDER_MARK else 0
+    at = len(BYTE_ORDER_MARK) if text[: len(BYTE_ORDER_MARK)] == BYTE_ORDER_MARK else 0
     found = text.find(b"{", at)
     if found < 0 or text[at:found].strip():
         raise NotAnObject

@@ -18,6 +18,8 @@ from typing import IO
 USERS = "users.json"
 SECOND_FACTORS = "two_fa.json"
 KEY_FILE = ".encryption_key"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some editors put at the beginning of a file."""
 _CHUNK_BYTES = 1 << 20
 _MAX_KEY_FILE_BYTES = 4096
 _LONGEST_TEXT_BYTES = _CHUNK_BYTES

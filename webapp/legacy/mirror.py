@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,13 @@ from webapp.legacy.files import KEY_FILE, SECOND_FACTORS, USERS, LegacyUnreadabl
 from webapp.legacy.json_edit import REMOVED, Changes, Inside, Member, NotAnObject, changed
 from webapp.legacy.keys import LegacyKey, entries_of, written
 from webapp.legacy.late_writes import merge_late_write
-from webapp.legacy.records import LegacySecondFactor, LegacyUser, RejectedRecord, parse_user
+from webapp.legacy.records import (
+    LegacySecondFactor,
+    LegacyUser,
+    RejectedRecord,
+    parse_user,
+    written_time,
+)
 from webapp.legacy.replace import Edit, NotWritten, Original, Overtaken, holds, locked, replace
 from webapp.legacy.structure import fold
 from webapp.legacy.tokens import KeyFileNeeded, TokenKeys
@@ -244,7 +250,7 @@ class _Plan:
             record["api_keys"] = {
                 k: v for key in keys for k, v in written(key, self._tokens).items()
             }
-            record["api_keys_updated"] = _written_time(now())
+            record["api_keys_updated"] = written_time(now())
         # An entry of this name may be there, left by a rewrite of an old users.json.
         entry, member = self._factor(wanted.username)
         factor = wanted.second_factor if wanted.sets_second_factor else wanted.record_factor
@@ -269,7 +275,7 @@ class _Plan:
         keys = self._key_changes(wanted, before, entries if isinstance(entries, dict) else {})
         if keys:
             changes["api_keys"] = Inside(keys)
-            changes["api_keys_updated"] = _written_time(now())
+            changes["api_keys_updated"] = written_time(now())
         return changes
 
     def _key_changes(
@@ -325,11 +331,6 @@ def _written_factor(factor: LegacySecondFactor | None) -> dict[str, Any]:
     if factor is None:
         return {"enabled": False}
     return {"secret": factor.secret, "enabled": factor.enabled}
-
-
-def _written_time(moment: datetime) -> str:
-    """Return `moment` as the predecessor writes times: UTC without a zone."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat()
 
 
 def _dump(value: Any) -> bytes:

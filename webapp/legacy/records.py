@@ -117,6 +117,11 @@ def is_password_hash(value: object) -> bool:
     return isinstance(value, str) and bool(_SHA256.fullmatch(value) or _BCRYPT.fullmatch(value))
 
 
+def written_time(moment: datetime) -> str:
+    """Return `moment` as the predecessor writes times: UTC without a zone."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat()
+
+
 def printable(username: str) -> str:
     """Return `username` in a form that can be stored and shown, whatever stands in the file."""
     text = username[:MAX_USERNAME].encode("utf-8", "replace").decode("utf-8")

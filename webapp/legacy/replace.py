@@ -22,6 +22,7 @@ from typing import IO, Self
 
 from webapp.legacy.files import CLOCK_TICK_SECONDS, LegacyUnreadable, Torn
 from webapp.legacy.json_edit import Text
+from webapp.private_files import sync_folder
 
 _CHUNK_BYTES = 1 << 20
 _LOCK_FILE = ".keystay.lock"
@@ -162,7 +163,7 @@ def replace(original: Original, edits: Iterable[Edit], permit: Callable[[], None
             raise Overtaken
         Path(temporary).rename(original.path)
         temporary = None
-        _flush_folder(folder)
+        sync_folder(folder)
         return digest
     except OSError as error:
         raise NotWritten(original.path.name, f"cannot be written: {_reason(error)}") from error
@@ -258,14 +259,6 @@ def _mapped(file: IO[bytes]) -> Text:
     if os.fstat(file.fileno()).st_size == 0:
         return b""
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _state(found: os.stat_result) -> State:

@@ -26,14 +26,20 @@ from ijson.common import JSONError
 
 from webapp.legacy import files
 from webapp.legacy.accounts import Account, AccountParser, Unparsed
-from webapp.legacy.files import SECOND_FACTORS, USERS, Copies, LegacyUnreadable, Torn
+from webapp.legacy.files import (
+    BYTE_ORDER_MARK,
+    SECOND_FACTORS,
+    USERS,
+    Copies,
+    LegacyUnreadable,
+    Torn,
+)
 from webapp.legacy.records import LegacyUser, RejectedRecord, printable
 from webapp.legacy.rows import Row, RowRecord, Rows, combined_stamp, read_row
 from webapp.legacy.scratch import Scratch
 from webapp.legacy.structure import Malformed, check_entries, fold, scan
 from webapp.legacy.tokens import TokenKeys
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BATCH = 500
 _REPEATED_NAMED = 50
 _SETTLED_SECONDS = 2.0
@@ -331,7 +337,7 @@ def read_token_keys(key_file: bytes | None, extra_keys: Sequence[str]) -> TokenK
 def _rewound(file: IO[bytes]) -> IO[bytes]:
     """Return `file` at its beginning, behind the mark that some editors put there."""
     file.seek(0)
-    if file.read(len(_BYTE_ORDER_MARK)) != _BYTE_ORDER_MARK:
+    if file.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
         file.seek(0)
     return file
 

@@ -9,6 +9,7 @@ the predecessor comes over too. Nothing is ever deleted, and no role of an exist
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from sqlalchemy import update
@@ -22,6 +23,7 @@ from webapp.models import User
 from webapp.models.users import fold
 from webapp.services import audit, key_store, stored_accounts
 from webapp.services.key_payload import Payload
+from webapp.services.key_store import StoredKey
 from webapp.services.legacy_rows import create_accounts, password, password_state, payload_of
 from webapp.services.stored_accounts import IMPORT, Account, OpenedKey
 from webapp.services.vault import TOTP_SECRET, Locked, Vault
@@ -139,7 +141,9 @@ def _update(
         session.execute(update(User).where(User.id == account.id).values(password(user, vault)))
         audit.record("password.imported", subject_id=account.id, run=run_id)
     for key in imported:
-        _add_version(session, vault, key, account.keys.get(key.name), run_id)
+        stored = account.keys.get(key.name)
+        expires_at = stored.expires_at if stored else None
+        add_imported_version(session, vault, key, expires_at=expires_at, run_id=run_id)
     if factor:
         session.execute(
             update(User)
@@ -157,19 +161,24 @@ def _update(
         )
 
 
-def _add_version(
+def add_imported_version(
     session: Session,
     vault: Vault,
     key: LegacyKey,
-    stored: OpenedKey | None,
+    *,
+    expires_at: datetime | None,
     run_id: int | None,
-) -> None:
+) -> StoredKey:
+    """Write the predecessor's value as the newest version of the key and make it current.
+
+    Inside `transaction()`, in which `vault` was loaded for sealing.
+    """
     version = key_store.add_version(
         session,
         vault,
         key.name,
         payload_of(key),
-        expires_at=stored.expires_at if stored else None,
+        expires_at=expires_at,
         source=IMPORT,
         run_id=run_id,
     )
@@ -180,6 +189,7 @@ def _add_version(
         version=version.version,
         fingerprint=version.fingerprint,
     )
+    return version
 
 
 def _versions(

@@ -1,10 +1,10 @@
 """An account as the predecessor writes it down."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from webapp.crypto.hashing import is_bcrypt
-from webapp.legacy.records import LegacySecondFactor
+from webapp.legacy.records import LegacySecondFactor, written_time
 from webapp.models import User
 from webapp.services.vault import LEGACY_HASH, PASSWORD_DIGEST, TOTP_SECRET, Locked, Vault
 
@@ -49,4 +49,4 @@ def record_of(user: User, password_hash: str) -> dict[str, Any]:
 
 def time_of(moment: datetime | None) -> str | None:
     """Return a time as the predecessor writes it: UTC without a zone."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() if moment else None
+    return written_time(moment) if moment else None

@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 from webapp.clock import now
 from webapp.legacy.keys import LegacyKey
 from webapp.models import ApiKey, ApiKeyVersion
-from webapp.services import audit, key_store
+from webapp.services import key_store
 from webapp.services.key_payload import Payload, fingerprinted
+from webapp.services.legacy_accounts import add_imported_version
 from webapp.services.legacy_rows import payload_of
-from webapp.services.stored_accounts import IMPORT
 from webapp.services.vault import API_KEY, Locked, Vault
 
 
@@ -34,22 +34,8 @@ def keep(session: Session, vault: Vault, theirs: LegacyKey, *, run_id: int) -> N
     """
     name = theirs.name
     ours = key_store.read_one(vault.user_id, name, session)
-    kept = key_store.add_version(
-        session,
-        vault,
-        name,
-        payload_of(theirs),
-        expires_at=ours.expires_at if ours else None,
-        source=IMPORT,
-        run_id=run_id,
-    )
-    audit.record(
-        "key.imported",
-        subject_id=vault.user_id,
-        name=name,
-        version=kept.version,
-        fingerprint=kept.fingerprint,
-    )
+    expires_at = ours.expires_at if ours else None
+    kept = add_imported_version(session, vault, theirs, expires_at=expires_at, run_id=run_id)
     if ours is None or ours.deleted_at is not None:
         deleted_at = ours.deleted_at if ours else now()
         session.execute(update(ApiKey).where(ApiKey.id == kept.id).values(deleted_at=deleted_at))

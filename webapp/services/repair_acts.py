@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from webapp.clock import now
 from webapp.legacy.compare import Difference, Kind, differences
-from webapp.legacy.keys import LegacyKey, has_place
+from webapp.legacy.keys import has_place
 from webapp.legacy.records import LegacyUser, RejectedRecord
 from webapp.legacy.users_json import Snapshot
 from webapp.models import ApiKey, Discrepancy, User
@@ -22,7 +22,6 @@ from webapp.models.users import fold
 from webapp.services import (
     admin,
     audit,
-    key_store,
     legacy_accounts,
     legacy_mode,
     legacy_outbox,
@@ -32,8 +31,8 @@ from webapp.services import (
 )
 from webapp.services.account_comparison import stored_side
 from webapp.services.legacy_outbox import Field
-from webapp.services.legacy_rows import password, payload_of
-from webapp.services.stored_accounts import IMPORT, Account
+from webapp.services.legacy_rows import password
+from webapp.services.stored_accounts import Account
 from webapp.services.vault import TOTP_SECRET, Vault
 
 Winner = Literal["database", "legacy"]
@@ -183,25 +182,13 @@ class Case:
 
     def _take_key(self, session: Session, run_id: int) -> None:
         vault = Vault.load_for_sealing(self._account.id)
-        self._add_version(session, run_id, vault, self._legacy_user.keys[self.row.key_name])
-
-    def _add_version(self, session: Session, run_id: int, vault: Vault, key: LegacyKey) -> None:
-        stored = self._account.keys.get(key.name)
-        version = key_store.add_version(
-            session,
-            vault,
-            key.name,
-            payload_of(key),
-            expires_at=stored.expires_at if stored else None,
-            source=IMPORT,
-            run_id=run_id,
+        key, stored = (
+            self._legacy_user.keys[self.row.key_name],
+            self._account.keys.get(self.row.key_name),
         )
-        audit.record(
-            "key.imported",
-            subject_id=self._account.id,
-            name=key.name,
-            version=version.version,
-            fingerprint=version.fingerprint,
+        expires_at = stored.expires_at if stored else None
+        legacy_accounts.add_imported_version(
+            session, vault, key, expires_at=expires_at, run_id=run_id
         )
 
     def _delete_key(self, session: Session, run_id: int) -> None:

@@ -25,6 +25,7 @@ from webapp.legacy.files import LegacyUnreadable
 from webapp.legacy.mirror import Wanted
 from webapp.legacy.records import LegacySecondFactor
 from webapp.legacy.users_json import open_snapshot
+from webapp.private_files import sync_folder
 
 
 @pytest.fixture
@@ -118,13 +119,13 @@ def test_a_rewrite_of_an_old_copy_is_found_and_done_again(
     """The predecessor has read before, and writes right behind the replacement."""
     old = (folder.path / "users.json").read_bytes()
     rewrite = once(lambda: folder.raw(old))
-    real_flush = replace._flush_folder
+    real_flush = sync_folder
 
     def flush(path: Path) -> None:
         real_flush(path)
         rewrite()
 
-    monkeypatch.setattr(replace, "_flush_folder", flush)
+    monkeypatch.setattr(replace, "sync_folder", flush)
     write(folder, Wanted(username="bob", is_admin=True))
     assert raw(folder)["bob"]["role"] == "admin"
 
